@@ -1,0 +1,80 @@
+"""The regularisers that the paper compares DropBlock with."""
+
+import jax.numpy as jnp
+
+from dropblock import checks, draws
+from dropblock.op import apply_mask, kept_fraction
+
+
+def _drop(rng, x, keep_prob, mask_shape, return_kept):
+    """Keeps what a Bernoulli mask of `mask_shape` keeps, divided by keep_prob."""
+    checks.key(rng)
+    checks.probability("keep_prob", keep_prob)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must have a floating dtype, got {x.dtype}")
+    keep_prob = jnp.clip(jnp.asarray(keep_prob, jnp.float32), 0.0, 1.0)
+    # Drawn as what is dropped, so that a keep_prob near 1 keeps its resolution.
+    mask = ~draws.bernoulli(rng, mask_shape, 1.0 - keep_prob)
+    y = apply_mask(x, mask, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
+    return (y, kept_fraction(mask, range(1, x.ndim)).reshape(-1)) if return_kept else y
+
+
+def dropout(rng, x, keep_prob, *, return_kept=False):
+    """Dropout (Srivastava et al., 2014): each element is kept with keep_prob.
+
+    Args:
+      rng: a JAX key, required.
+      x: floating `[batch, ...]`.
+      keep_prob: number or scalar array in [0, 1]; what is kept is divided by it.
+      return_kept: also return the kept fraction of each example.
+
+    Returns:
+      `y` like `x`; with `return_kept` `(y, kept)`, kept float32 `[batch]`.
+
+    Raises:
+      ValueError: keep_prob out of range, or no key.
+      TypeError: x is not floating.
+    """
+    return _drop(rng, x, keep_prob, x.shape, return_kept)
+
+
+def spatial_dropout(rng, x, keep_prob, *, return_kept=False):
+    """SpatialDropout (Tompson et al., 2015): each whole channel map is kept with keep_prob.
+
+    Args:
+      rng: a JAX key, required.
+      x: floating `[batch, *spatial, channels]`.
+      keep_prob: number or scalar array in [0, 1]; what is kept is divided by it.
+      return_kept: also return the kept fraction of each example.
+
+    Returns:
+      `y` like `x`; with `return_kept` `(y, kept)`, kept float32 `[batch]`.
+
+    Raises:
+      ValueError: keep_prob out of range, no key, or x without a spatial axis.
+      TypeError: x is not floating.
+    """
+    checks.features(x)
+    mask_shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+    return _drop(rng, x, keep_prob, mask_shape, return_kept)
+
+
+def drop_path(rng, x, keep_prob, *, return_kept=False):
+    """DropPath (Larsson et al., 2016; stochastic depth): each example is kept whole or not.
+
+    Apply it to the residual branch, not to the sum.
+
+    Args:
+      rng: a JAX key, required.
+      x: floating `[batch, ...]`.
+      keep_prob: number or scalar array in [0, 1]; what is kept is divided by it.
+      return_kept: also return the kept fraction (0 or 1) of each example.
+
+    Returns:
+      `y` like `x`; with `return_kept` `(y, kept)`, kept float32 `[batch]`.
+
+    Raises:
+      ValueError: keep_prob out of range, or no key.
+      TypeError: x is not floating.
+    """
+    return _drop(rng, x, keep_prob, (x.shape[0],) + (1,) * (x.ndim - 1), return_kept)

@@ -1,0 +1,18 @@
+"""Eight CPU devices, fast compiles, and strictness, for every test."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+# XLA spends minutes on a ResNet otherwise. Tests that need the optimiser run in a subprocess.
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
