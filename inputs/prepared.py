@@ -1,0 +1,158 @@
+"""TFDS sets prepared as ArrayRecord, found and read without TensorFlow."""
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.core import constants
+
+from inputs.images import DataError, decode_image
+from inputs.sources import Example
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Serialized records of one split, parsed and decoded when read."""
+
+    name: str
+    records: Sequence[bytes]
+    features: Any  # a FeaturesDict of image and label; TFDS's own types say too little
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        name = f"{self.name} example {index}"
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{name}: the split has {len(self)} examples.")
+        try:
+            record = self.records[index]
+            if not record:  # what array_record returns from a shard that was cut short
+                raise ValueError("no record in the file")
+            # The image stays encoded: TFDS would use OpenCV or Pillow, as it finds them, and
+            # leaves CMYK and gray files as they are. Ours gives the set's channels, always alike.
+            example = self.features.deserialize_example_np(
+                record, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        # array_record reports a damaged chunk as RuntimeError or ValueError.
+        except (DecodeError, RuntimeError, ValueError) as error:
+            raise DataError(
+                f"{name} cannot be read ({error}): prepare the set again, or set on_error to"
+                " 'skip'."
+            ) from error
+        image = decode_image(example["image"], name, self.features["image"].shape[-1])
+        label = np.int32(example["label"])
+        if not 0 <= label < len(self.class_names):
+            raise DataError(
+                f"{name} has label {label}, which is none of the {len(self.class_names)} classes:"
+                " choose a split that has labels."
+            )
+        return {"image": image, "label": label}
+
+
+def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
+    """Opens `split` of the set in `data_dir/name/[config/]version`.
+
+    Raises:
+      DataError: It is not there, not in ArrayRecord form, or has no image and label.
+    """
+    folder = _find_folder(name, data_dir)
+    builder: Any = tfds.builder_from_directory(folder)
+    info = builder.info
+    if tfds.core.FileFormat.ARRAY_RECORD not in info.available_file_formats():
+        raise DataError(
+            f"{folder} holds {info.file_format.value} files, which cannot be read in any order:"
+            " rewrite them as ArrayRecord with"
+            f" `python -m inputs.prepare --from_dir={shlex.quote(str(folder))}`."
+        )
+    features = _image_and_label(folder, dict(info.features.items()))
+    try:
+        records = builder.as_data_source(
+            split,
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            file_format=tfds.core.FileFormat.ARRAY_RECORD,
+        )
+        size = len(records)
+    except ValueError as error:  # TFDS: an unknown split, a malformed one, or an empty slice
+        splits = ", ".join(f"{s} ({info.splits[s].num_examples})" for s in info.splits)
+        raise DataError(
+            f"{folder} has no split {split!r} ({_first_sentence(error)}): use one of {splits} or a"
+            " slice such as train[:1000] or train[80%:]."
+        ) from error
+    if not size:
+        raise DataError(f"split {split!r} of {folder} is empty: choose a slice that is not.")
+    missing = [
+        file.filename
+        for file in info.splits[split].file_instructions
+        if not epath.Path(file.filename).exists()
+    ]
+    if missing:
+        raise DataError(
+            f"{missing[0]} is missing ({len(missing)} such files): copy or prepare the set again."
+        )
+    return _Prepared(f"{folder} {split}", records, features, tuple(features["label"].names))
+
+
+def _image_and_label(folder: epath.Path, features: dict[str, Any]) -> Any:
+    """The two features we read; parsing only them spares decoding whatever else a set has."""
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not all(isinstance(features.get(key), kind) for key, kind in wanted.items()):
+        raise DataError(
+            f"{folder} is no image-classification set (its features:"
+            f" {', '.join(sorted(features))}): use one with an image and a class label."
+        )
+    shape, dtype = features["image"].shape, np.dtype(features["image"].np_dtype)
+    if dtype != np.uint8 or shape[-1] not in (1, 3, 4):
+        raise DataError(
+            f"{folder} has {dtype} images of shape {shape}: use a set of uint8 images with 1, 3 or"
+            " 4 channels."
+        )
+    return tfds.features.FeaturesDict({key: features[key] for key in wanted})
+
+
+def _find_folder(name: str, data_dir: str | None) -> epath.Path:
+    """The folder of "name", "name/config", "name:version" or "name/config:version"."""
+    data_dir = data_dir or constants.DATA_DIR
+    path, _, version = name.partition(":")
+    root = epath.Path(data_dir).expanduser() / path
+    if folder := _version_in(root, version):
+        return folder
+    configs = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    found = {c: folder for c in configs if (folder := _version_in(root / c, version))}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise DataError(
+            f"{root} holds several configs: name one of {', '.join(f'{path}/{c}' for c in found)}."
+        )
+    raise DataError(
+        f"{name} is not in {data_dir}: prepare it with"
+        f" `python -m inputs.prepare --name={shlex.quote(name)} --data_dir={shlex.quote(data_dir)}`"
+        ", or set data.dir to the folder that holds it."
+    )
+
+
+def _version_in(root: epath.Path, version: str) -> epath.Path | None:
+    """The folder of `version`, or of the newest, that holds a whole prepared set."""
+    if not root.is_dir():
+        return None
+    found = [
+        p
+        for p in root.iterdir()
+        if re.fullmatch(r"\d+\.\d+\.\d+", p.name)
+        and version in ("", p.name)
+        and (p / "dataset_info.json").exists()
+        and (p / "features.json").exists()
+    ]
+    return max(found, key=lambda p: tuple(map(int, p.name.split("."))), default=None)
+
+
+def _first_sentence(error: ValueError) -> str:
+    return str(error).splitlines()[0].rstrip(".")

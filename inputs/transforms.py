@@ -1,0 +1,149 @@
+"""Crops, flips and resizes: uint8 `[height, width, channels]` in and out.
+
+Random ones draw from the generator they are given and from nothing else. Normalisation is the
+model's first operation, on the device: uint8 is a quarter of the bytes to move there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+KINDS = ("imagenet", "small", "none")
+
+
+def make_transform(
+    kind: str, *, image_size: int, train: bool, crop_padding: int = 4, flip: bool = True
+) -> Transform:
+    """Returns `transform(image, rng) -> image` of one recipe.
+
+    Args:
+      kind: "imagenet": training takes a random-resized crop, evaluation the central crop.
+        "small": resized only where the size differs; training then pads and crops. "none": the
+        image as it is.
+      image_size: Height and width of the result.
+      train: Whether to augment.
+      crop_padding: Pixels of padding on each side for "small".
+      flip: Whether training mirrors half of the images. Digits, for one, should not be mirrored.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"transform is {kind!r}, expected one of {', '.join(KINDS)}")
+
+    def imagenet_train(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = random_resized_crop(image, rng, image_size)
+        return random_flip(image, rng) if flip else image
+
+    def imagenet_eval(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return central_crop(image, image_size)
+
+    def small_train(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = pad_and_crop(resize(image, image_size), rng, crop_padding)
+        return random_flip(image, rng) if flip else image
+
+    def small_eval(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return resize(image, image_size)
+
+    def unchanged(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return image
+
+    if kind == "imagenet":
+        return imagenet_train if train else imagenet_eval
+    if kind == "small":
+        return small_train if train else small_eval
+    return unchanged
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    attempts: int = 10,
+    min_covered: float = 0.1,
+) -> np.ndarray:
+    """Takes a random box and resizes it to `[size, size, channels]`, bicubic.
+
+    The boxes of `tf.image.sample_distorted_bounding_box`, with the arguments of the authors' ResNet
+    code (docs/paper.md, ImageNet training): the aspect ratio width / height is uniform in `aspect`,
+    then the height is uniform among those that give an `area` fraction in range. A box must cover
+    `min_covered` of the image, so by default areas between 0.08 and 0.1 are drawn again. As in the
+    authors' code, after `attempts` failures, or for a box that is the whole image, the central crop
+    is taken instead.
+    """
+    height, width = image.shape[:2]
+    for _ in range(attempts):
+        box = _random_box(height, width, rng, area, aspect)
+        if box is not None and box[2] * box[3] >= min_covered * height * width:
+            top, left, rows, columns = box
+            if (rows, columns) == (height, width):
+                break
+            return resize(image[top : top + rows, left : left + columns], size)
+    return central_crop(image, size)
+
+
+def central_crop(image: np.ndarray, size: int, fraction: float = 0.875) -> np.ndarray:
+    """Resizes the central square of `fraction` of the short side to `[size, size, channels]`.
+
+    The default is 224 / (224 + 32), what the paper's ResNet is evaluated on.
+    """
+    height, width = image.shape[:2]
+    side = max(1, int(fraction * min(height, width)))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    return resize(image[top : top + side, left : left + side], size)
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirrors left and right with probability 1/2."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def pad_and_crop(image: np.ndarray, rng: np.random.Generator, padding: int) -> np.ndarray:
+    """Pads each side with `padding` zeros and takes a random crop of the original size."""
+    height, width = image.shape[:2]
+    top, left = rng.integers(0, 2 * padding + 1, size=2)
+    # np.pad would take longer than everything else that happens to a 32x32 image.
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), image.dtype)
+    padded[padding : padding + height, padding : padding + width] = image
+    return padded[top : top + height, left : left + width]
+
+
+def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Resizes to `size` (one side, or height and width): bicubic, antialiased when it shrinks.
+
+    The authors' TensorFlow 1 bicubic is not antialiased; the quality is why ours is.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = image.shape[2]
+    if image.shape[:2] == (height, width):
+        return image
+    pixels = Image.fromarray(image[..., 0] if channels == 1 else image)
+    resized = pixels.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized).reshape(height, width, channels)
+
+
+def _random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> tuple[int, int, int, int] | None:
+    """One try: top, left, rows and columns, or None where rounding leaves the ranges.
+
+    TF tries to repair such a box by a pixel; drawing again differs for tiny images only.
+    """
+    ratio = rng.uniform(*aspect)
+    smallest, largest = area[0] * height * width, area[1] * height * width
+    low = round(np.sqrt(smallest / ratio))
+    high = min(round(np.sqrt(largest / ratio)), height, int((width + 0.5) / ratio))
+    rows = high if low >= high else int(rng.integers(low, high + 1))
+    columns = round(rows * ratio)
+    inside = 0 < rows <= height and 0 < columns <= width
+    if not inside or not smallest <= rows * columns <= largest:
+        return None
+    top = rng.integers(0, height - rows + 1)
+    left = rng.integers(0, width - columns + 1)
+    return int(top), int(left), rows, columns

@@ -1,0 +1,1 @@
+"""Flax NNX models: arrays in, named arrays out."""

@@ -1,0 +1,213 @@
+"""ResNet-18 to 152 (v1.5: the stride sits on the 3x3), with the authors' constants.
+
+Constants: the authors' public ResNet code; docs/paper.md section 3.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models import dropping
+
+# Blocks in each of the four groups, and whether they are bottlenecks.
+DEPTHS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+STEMS = ("imagenet", "small")
+
+# TensorFlow 1's variance_scaling_initializer() defaults, not He's scale of 2.
+_CONV_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, then BatchNorm."""
+
+    def __init__(self, inputs, outputs, size, stride=1, *, zero_scale=False, dtype, rngs):
+        # A strided convolution pads as much on either side whatever the input's size, where
+        # SAME would pad an even input more at its end.
+        padding = "SAME" if stride == 1 else [((size - 1) // 2, size // 2)] * 2
+        self.conv = nnx.Conv(
+            inputs,
+            outputs,
+            (size, size),
+            stride,
+            padding=padding,
+            use_bias=False,
+            kernel_init=_CONV_INIT,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = nnx.BatchNorm(
+            outputs,
+            momentum=0.9,
+            epsilon=1e-5,
+            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x, train):
+        return self.norm(self.conv(x), use_running_average=not train)
+
+
+class Block(nnx.Module):
+    """Residual block: 1x1, 3x3, 1x1 convolutions (bottleneck), or two 3x3.
+
+    Sites, as in the authors' code: after each convolution (+ BN, + ReLU but for the last), and
+    on the skip, identity or projection; none after the sum.
+    """
+
+    def __init__(self, inputs, filters, stride, bottleneck, *, name, plan, dtype, rngs):
+        if bottleneck:
+            outputs = 4 * filters
+            shapes = [(filters, 1, 1), (filters, 3, stride), (outputs, 1, 1)]
+        else:
+            outputs = filters
+            shapes = [(filters, 3, stride), (filters, 3, 1)]
+
+        conv_norm = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
+        projected = stride != 1 or inputs != outputs
+        self.project = nnx.data(conv_norm(inputs, outputs, 1, stride) if projected else None)
+        self.skip_site = nnx.static(plan.site(f"{name}.skip", "skip"))
+
+        convs, sites, channels = {}, [], inputs
+        for number, (width, size, conv_stride) in enumerate(shapes, start=1):
+            last = number == len(shapes)
+            # The last BN starts at zero: the block starts as the identity.
+            convs[f"conv{number}"] = conv_norm(channels, width, size, conv_stride, zero_scale=last)
+            sites.append(plan.site(f"{name}.conv{number}", "conv", ends_branch=last))
+            channels = width
+        self.convs = nnx.Dict(convs)
+        self.conv_sites = nnx.static(tuple(sites))
+        self.outputs = outputs
+
+    def __call__(self, x, train, keep_prob, rng):
+        skip = x if self.project is None else self.project(x, train)
+        skip, reports = dropping.at_site(self.skip_site, skip, keep_prob, rng)
+        for number, (conv, site) in enumerate(
+            zip(self.convs.values(), self.conv_sites, strict=True), start=1
+        ):
+            x = conv(x, train)
+            if number < len(self.convs):
+                x = nnx.relu(x)
+            x, report = dropping.at_site(site, x, keep_prob, rng)
+            reports |= report
+        return nnx.relu(x + skip), reports
+
+
+class ResNet(nnx.Module):
+    """ResNet with drop sites named `group<g>.block<b>.<conv1|conv2|conv3|skip>`.
+
+    Args:
+      depth: a key of `DEPTHS`.
+      num_classes: size of the logits.
+      in_channels: channels of the images.
+      stem: "imagenet" (7x7 at stride 2, 3x3 max pool at stride 2), or "small" for images of 28 to
+        64 pixels (3x3, no pool).
+      stem_stride: stride of the small stem.
+      width_multiplier: on the 64 filters of the first group, and so on every other width.
+      drop: what is dropped, and where.
+      dtype: dtype of the computation; parameters, BN statistics and logits are float32.
+      rngs: the stream `params`.
+
+    Raises:
+      ValueError: an argument out of range, or a place of `drop` that matches no site.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        *,
+        in_channels: int = 3,
+        stem: str = "imagenet",
+        stem_stride: int = 1,
+        width_multiplier: float = 1.0,
+        drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if depth not in DEPTHS:
+            raise ValueError(f"depth must be one of {tuple(DEPTHS)}, got {depth}")
+        if stem not in STEMS:
+            raise ValueError(f"stem must be one of {STEMS}, got {stem!r}")
+        if stem_stride < 1:
+            raise ValueError(f"stem_stride must be at least 1, got {stem_stride}")
+        width = round(64 * width_multiplier)
+        if width < 1:
+            raise ValueError(f"width_multiplier must leave a channel, got {width_multiplier}")
+        blocks, bottleneck = DEPTHS[depth]
+        self.drop = nnx.static(drop)
+        self.pool = stem == "imagenet"
+        stem_size, stem_stride = (7, 2) if stem == "imagenet" else (3, stem_stride)
+        self.stem = ConvNorm(in_channels, width, stem_size, stem_stride, dtype=dtype, rngs=rngs)
+
+        plan = dropping.SitePlan(drop)
+        groups, channels = {}, width
+        for group, count in enumerate(blocks, start=1):
+            members = {}
+            for number in range(1, count + 1):
+                block = Block(
+                    channels,
+                    width * 2 ** (group - 1),
+                    stride=2 if group > 1 and number == 1 else 1,
+                    bottleneck=bottleneck,
+                    name=f"group{group}.block{number}",
+                    plan=plan,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                members[f"block{number}"] = block
+                channels = block.outputs
+            groups[f"group{group}"] = nnx.Dict(members)
+        plan.check()
+        self.groups = nnx.Dict(groups)
+        self.head = nnx.Linear(
+            channels,
+            num_classes,
+            kernel_init=nnx.initializers.normal(0.01),
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, x: jax.Array, *, train: bool, keep_prob=1.0, rng: jax.Array | None = None
+    ) -> dict:
+        """Computes features and logits.
+
+        Args:
+          x: images `[batch, height, width, channels]`, normalised.
+          train: BatchNorm's mode: batch statistics, and an update of the running ones.
+          keep_prob: number or scalar array in [0, 1], before the places' factors.
+          rng: a JAX key. Dropping happens if and only if it is given, so that it can be done with
+            BatchNorm in eval mode too (Figure 5, Monte-Carlo uncertainty).
+
+        Returns:
+          `stem`, `group1` .. `group4`: features `[batch, height / stride, width / stride, filters]`;
+          `logits`: float32 `[batch, num_classes]`;
+          `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`;
+          `expected`: the expectations beside it, see `dropping.report`.
+
+        Raises:
+          ValueError: `train=True` with a drop kind and no key.
+        """
+        dropping.check_key(self.drop, train, rng)
+        out = {}
+        x = nnx.relu(self.stem(x, train))
+        if self.pool:
+            x = nnx.max_pool(x, (3, 3), (2, 2), "SAME")
+        out["stem"] = x
+        reports = {}
+        for name, blocks in self.groups.items():
+            for block in blocks.values():
+                x, sites = block(x, train, keep_prob, rng)
+                reports |= sites
+            out[name] = x
+        out["logits"] = self.head(x.astype(jnp.float32).mean((1, 2)))
+        return out | dropping.report(reports)

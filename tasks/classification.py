@@ -1,0 +1,219 @@
+"""Image classification: data, model, loss, exact metrics, pictures."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+from flax import nnx
+
+from inputs import pipeline, sources, transforms
+from models.resnet import ResNet
+from tasks.drop import make_drop
+
+
+class Classification:
+    """What classification adds to the training loop.
+
+    Attributes:
+      best_metric: the evaluation metric whose highest value is kept.
+      num_train, num_eval: examples of the two splits, from the data, else from the config.
+      missing: what is missing of the data, or None.
+      drops: whether the model drops anything.
+    """
+
+    best_metric = "top1"
+
+    def __init__(self, config, *, need_data: bool = True):
+        """Opens the data and checks everything that can be checked before a model is built.
+
+        Args:
+          config: see `configs/defaults.py`.
+          need_data: if False, and the data is not there, its counts are taken from the config.
+
+        Raises:
+          ValueError: a field out of range, or data that is not there (`sources.DataError`).
+        """
+        if not 0.0 <= config.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
+        if config.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {config.dtype!r}")
+        data = config.data
+        for name in ("mean", "std"):
+            if len(getattr(data, name)) != data.channels:
+                raise ValueError(
+                    f"data.{name} must have one value for each of the {data.channels} channels, "
+                    f"got {tuple(getattr(data, name))}"
+                )
+        self.config = config
+        self.drop = make_drop(config.drop)
+        self.drops = self.drop.kind != "none"
+        self.missing = None
+        try:
+            self._open()
+        except sources.DataError as error:
+            if need_data:
+                raise
+            self._assume(error)
+
+    def _open(self):
+        data = self.config.data
+        self.train = sources.classification_source(data.name, data.dir, data.train_split)
+        self.eval = sources.classification_source(
+            data.name, data.dir, data.eval_split, class_names=self.train.class_names
+        )
+        self.num_train, self.num_eval = len(self.train), len(self.eval)
+        self.class_names = self.train.class_names
+        for split, source in ((data.train_split, self.train), (data.eval_split, self.eval)):
+            if not len(source):
+                raise sources.DataError(f"split {split!r} of {data.name} has no examples")
+
+    def _assume(self, error):
+        data = self.config.data
+        self.missing = str(error)
+        counts = (data.num_classes, data.num_train_examples, data.num_eval_examples)
+        if None in counts:
+            raise ValueError(
+                f"{error} Without the data, data.num_classes, data.num_train_examples and "
+                "data.num_eval_examples must be set."
+            ) from error
+        num_classes, self.num_train, self.num_eval = counts
+        self.class_names = tuple(map(str, range(num_classes)))
+
+    # --- Data.
+
+    def batch_shapes(self, batch_size: int) -> dict:
+        """Shapes of a training batch."""
+        data = self.config.data
+        image = (batch_size, data.image_size, data.image_size, data.channels)
+        return {
+            "image": jax.ShapeDtypeStruct(image, jnp.uint8),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        }
+
+    def _transform(self, train):
+        data = self.config.data
+        return transforms.make_transform(
+            data.augment,
+            image_size=data.image_size,
+            train=train,
+            crop_padding=data.crop_padding,
+            flip=data.flip,
+        )
+
+    def train_batches(self, *, start_step: int, rows: slice):
+        """Batches from step `start_step` on, without end; see `pipeline.train_batches`."""
+        data = self.config.data
+        return pipeline.train_batches(
+            self.train,
+            self._transform(train=True),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            rows=rows,
+            on_error=data.on_error,
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+        )
+
+    def eval_batches(self, *, rows: slice):
+        """The evaluation split once; see `pipeline.eval_batches`."""
+        data = self.config.data
+        return pipeline.eval_batches(
+            self.eval,
+            self._transform(train=False),
+            batch_size=self.config.batch_size,
+            rows=rows,
+            on_error=data.on_error,
+            num_threads=data.num_threads,
+        )
+
+    # --- Model and loss.
+
+    def make_model(self, rngs: nnx.Rngs) -> ResNet:
+        model = self.config.model
+        return ResNet(
+            model.depth,
+            len(self.class_names),
+            in_channels=self.config.data.channels,
+            stem=model.stem,
+            stem_stride=model.stem_stride,
+            width_multiplier=model.width_multiplier,
+            drop=self.drop,
+            dtype=jnp.dtype(self.config.dtype),
+            rngs=rngs,
+        )
+
+    def inputs(self, batch: dict) -> jax.Array:
+        """Images as the model takes them: `[batch, height, width, channels]`, normalised."""
+        mean = jnp.asarray(self.config.data.mean, jnp.float32).reshape(1, 1, 1, -1)
+        std = jnp.asarray(self.config.data.std, jnp.float32).reshape(1, 1, 1, -1)
+        return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
+
+    def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict]:
+        """Mean softmax cross-entropy with smoothed labels, and the metrics' sums."""
+        logits, labels = out["logits"], batch["label"]
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, logits.shape[-1]), self.config.label_smoothing
+        )
+        losses = optax.softmax_cross_entropy(logits, targets)
+        weights = jnp.ones_like(losses)
+        return losses.mean(), _sums(losses, logits, labels, weights)
+
+    def eval_sums(self, out: dict, batch: dict) -> dict:
+        """Sums of the metrics over the examples that `batch["mask"]` keeps."""
+        logits, labels = out["logits"], batch["label"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return _sums(losses, logits, labels, batch["mask"].astype(jnp.float32))
+
+    def summarize(self, sums: dict) -> dict:
+        """Metrics from sums: `loss`, `top1` and `top5` in percent."""
+        count = float(sums["count"])
+        # NaN, not a crash, where every example was masked.
+        mean = {name: float(value) / count if count else math.nan for name, value in sums.items()}
+        return {"loss": mean["loss"], "top1": 100 * mean["top1"], "top5": 100 * mean["top5"]}
+
+    # --- Pictures.
+
+    def shown(self, out: dict) -> dict:
+        """The part of the model's output that `draw` needs."""
+        return {"logits": out["logits"]}
+
+    def draw(self, shown: dict, batch: dict, limit: int = 32) -> matplotlib.figure.Figure:
+        """The first images of a batch with label and prediction, wrong ones in red."""
+        images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
+        predictions = np.asarray(shown["logits"]).argmax(-1)
+        columns = 8
+        rows = math.ceil(len(images) / columns)
+        figure = matplotlib.figure.Figure((1.4 * columns, 1.7 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for axis in axes:
+            axis.axis("off")
+        for axis, image, label, prediction in zip(axes, images, labels, predictions, strict=False):
+            axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray")
+            right = label == prediction
+            title = self.class_names[prediction]
+            if not right:
+                title += f" ({self.class_names[label]})"
+            axis.set_title(title, fontsize=8, color="black" if right else "red")
+        return figure
+
+
+def _sums(losses, logits, labels, weights) -> dict:
+    """Weighted sums of the loss and of top-1 and top-5 hits, and the weights' sum."""
+    # The rank of the label: how many logits are higher. Ties count against it only from one
+    # side, so a constant output is not right for every label at once.
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    classes = jnp.arange(logits.shape[-1])[None, :]
+    above = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    rank = above.sum(-1)
+    # A logit that is NaN is above nothing and below nothing: such an example is wrong.
+    finite = jnp.isfinite(logits).all(-1)
+    return {
+        "loss": jnp.sum(jnp.where(weights > 0, losses, 0.0) * weights),
+        "top1": jnp.sum((finite & (rank < 1)) * weights),
+        "top5": jnp.sum((finite & (rank < 5)) * weights),
+        "count": jnp.sum(weights),
+    }

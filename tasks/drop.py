@@ -1,0 +1,21 @@
+"""`config.drop` as a model's `Drop`."""
+
+from models.dropping import Drop
+
+
+def make_drop(drop) -> Drop:
+    """The model's description of `config.drop`; a place of factor 0 is off.
+
+    Raises:
+      ValueError: a field out of range.
+    """
+    block_size = drop.block_size
+    return Drop(
+        kind=drop.kind,
+        places={place: factor for place, factor in drop.places.items() if factor != 0},
+        block_size=tuple(block_size) if isinstance(block_size, list) else block_size,
+        sites=tuple(drop.sites),
+        shared_mask=drop.shared_mask,
+        gamma_rule=drop.gamma_rule,
+        normalize=drop.normalize,
+    )

@@ -1,0 +1,187 @@
+"""Trains what a config describes.
+
+    python train.py --config configs/mnist_resnet.py --workdir runs/mnist
+    python train.py --config configs/imagenet_resnet50.py:dropblock --dry_run
+
+The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad input, 3 diverged,
+143 pre-empted after saving.
+"""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from tasks import make_task
+from training import config as config_lib
+from training import logging as log_lib
+from training import plots, sharding, telemetry
+from training.checkpoints import Checkpoints
+from training.dry_run import dry_run
+from training.evaluation import make_evaluate
+from training.plan import make_plan
+from training.preemption import StopSignals
+from training.result import make_result, report
+from training.state import variables
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :variant after it.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<config>.")
+_CHECKPOINT_DIR = flags.DEFINE_string(
+    "checkpoint_dir", None, "Where checkpoints go, may be a bucket. Default: WORKDIR/checkpoints."
+)
+_ALLOW_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "Go on with the run in the workdir though the config differs."
+)
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a pod or cluster.")
+_DRY_RUN = flags.DEFINE_flag(
+    flags.Flag(
+        flags.EnumParser(["false", "true", "compile"]),
+        None,
+        "dry_run",
+        "false",
+        "Build everything by shape, print it, and stop; --dry_run=compile also compiles.",
+        boolean=True,  # so that the bare flag means "true"
+    )
+)
+flags.mark_flag_as_required("config")
+
+
+def main(_) -> int:
+    if _MULTIHOST.value:
+        jax.distributed.initialize()
+    if _DRY_RUN.value != "false":
+        dry_run(_CONFIG.value, make_task, compile_step=_DRY_RUN.value == "compile")
+        return 0
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    return train(
+        _CONFIG.value,
+        pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(name.split(':')[0]).stem}"),
+        checkpoint_dir=_CHECKPOINT_DIR.value,
+        allow_config_change=_ALLOW_CHANGE.value,
+    )
+
+
+def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) -> int:
+    """Trains to the end of the config, from the last checkpoint if there is one.
+
+    Args:
+      config: see `configs/defaults.py`.
+      workdir: folder of the run; what it holds is in the README.
+      checkpoint_dir: where the checkpoints go, if not into the workdir.
+      allow_config_change: go on with a run that was begun with another config.
+
+    Returns:
+      0 when done, 128 + the signal's number when stopped by one, after saving.
+
+    Raises:
+      ConfigError, DataError: bad input; raised before anything is compiled, but for examples
+        that turn out to be unreadable.
+      Diverged: a loss or gradient is not finite; the last checkpoint is good.
+    """
+    began = time.time()
+    lead = jax.process_index() == 0
+
+    # --- Everything that can be wrong is found here, by shape, before the first compile.
+    plan = make_plan(config, make_task)
+    task, total_steps = plan.task, plan.total_steps
+    mesh = sharding.make_mesh()
+    sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    if lead:
+        config_lib.claim(workdir, config, allow_config_change)
+
+    train_step = plan.train_step(mesh)
+    evaluate = make_evaluate(plan, mesh)
+    eval_every = max(round(config.eval_every_epochs * plan.steps_per_epoch), 1)
+    key = jax.random.key(config.seed)
+
+    with contextlib.ExitStack() as stack:
+        # --- The state: the latest whole checkpoint, or a new one.
+        stop = stack.enter_context(StopSignals())
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                checkpoint_dir or workdir.absolute() / "checkpoints",
+                keep=config.keep_checkpoints,
+                best_metric=task.best_metric,
+            )
+        )
+        state = checkpoints.restore(plan.abstract_state(mesh))
+        if state is None:
+            state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
+        first = int(state["step"])
+        log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
+        progress = stack.enter_context(log_lib.Progress(total_steps, first, config.batch_size))
+        if first:
+            progress.print(f"going on from step {first} of {total_steps}")
+        best = max(
+            (r.get(f"eval/{task.best_metric}", -math.inf) for r in log.records), default=-math.inf
+        )
+        watch = telemetry.SiteWatch()
+        batches = task.train_batches(
+            start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
+        )
+        skipped, pending = 0, None
+
+        # --- The loop. THE ORDER MATTERS: a step's loss and gradient norm are read and found
+        # finite, then its line is on the disk, then its checkpoint is committed. So a checkpoint
+        # never holds a diverged state, and no logged step is lost or written twice.
+        for step in range(first + 1, total_steps + 1):
+            batch = next(batches)
+            skipped += int(batch.pop("skipped").sum())
+            state, metrics = train_step(state, sharding.put_batch(mesh, batch), key)
+            # Metrics are read one step late, so that the devices need not wait for the host.
+            if pending is not None:
+                telemetry.read(*pending, watch)
+            pending = step, metrics
+            progress.step(step)
+
+            last = step == total_steps
+            stopping = stop.at(step)
+            logging = step % config.log_every_steps == 0
+            evaluating = last or step % eval_every == 0
+            saving = last or stopping or step % config.checkpoint_every_steps == 0
+            if not (logging or evaluating or saving):
+                continue
+
+            metrics = telemetry.read(*pending, watch)
+            pending, evaluated = None, None
+            record = {"step": step, "epoch": step / plan.steps_per_epoch}
+            record |= telemetry.flat(metrics, task)
+            record["data/skipped"] = skipped
+            record["time/images_per_second"] = progress.images_per_second(step)
+            if evaluating:
+                evaluated, picture = evaluate(variables(state), key)
+                record |= {f"eval/{name}": value for name, value in evaluated.items()}
+                saving = saving or evaluated[task.best_metric] > best
+                best = max(best, evaluated[task.best_metric])
+                if lead:
+                    plots.save_figure(picture, workdir / "plots" / "examples.png")
+                    log.picture("examples", picture, step)
+            if logging or evaluating:
+                log.write(record)
+                progress.log(record)
+            if saving:
+                log.flush()
+                checkpoints.save(step, state, evaluated)
+            progress.resume(step)
+            if stopping:
+                progress.print(f"stopped by signal {stopping}; step {step} is saved")
+                return 128 + stopping
+
+        # --- The end.
+        checkpoints.finish()
+        records = log.records
+    if lead:
+        plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
+        result = make_result(records, task.best_metric, time.time() - began)
+        (workdir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        print(report(result, workdir))
+    return 0
+
+
+if __name__ == "__main__":
+    config_lib.run(main)

@@ -1,0 +1,189 @@
+"""Checkpoints that are whole or not there: Orbax, and a manifest of sha256 sums beside it.
+
+Orbax commits a step's folder atomically, but reads a flipped byte without a word. So each folder
+gets a `manifest.json` when its save has finished, and is believed only if the sums agree.
+"""
+
+import hashlib
+import json
+
+import jax
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from training.config import ConfigError
+
+_MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest few, and the best by a metric.
+
+    Args:
+      directory: local, or a bucket's; created if it is not there.
+      keep: how many of the latest to keep.
+      best_metric: the metric whose highest value is kept besides.
+    """
+
+    def __init__(self, directory, *, keep: int, best_metric: str):
+        if keep < 1:
+            raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            epath.Path(directory),
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics[best_metric],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+        self._best_metric = best_metric
+        self._pending = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.finish()
+        self._checkpointer.close()
+
+    def save(self, step: int, state, metrics: dict | None):
+        """Begins to save `state`; it is complete after the next `save`, `finish` or exit.
+
+        Args:
+          step: finished steps of the run.
+          state: pytree of arrays; may be donated as soon as this returns.
+          metrics: the evaluation's at this step, if there was one.
+        """
+        self.finish()
+        response = self._checkpointer.save_async(
+            step,
+            state,
+            force=True,
+            # A damaged checkpoint of this step, from which nothing was restored, makes way.
+            overwrite=True,
+            metrics=None if metrics is None else {self._best_metric: metrics[self._best_metric]},
+        )
+        self._pending = step, response
+
+    def finish(self):
+        """Waits for the save in progress and writes its manifest."""
+        if self._pending is None:
+            return
+        step, response = self._pending
+        self._pending = None
+        response.result()
+        if jax.process_index() == 0:
+            folder = self._folder(step)
+            text = json.dumps(_sums(folder), indent=1)
+            # Written aside and renamed: a manifest is whole too, or not there.
+            draft = folder / f"{_MANIFEST}.draft"
+            draft.write_text(text)
+            draft.rename(folder / _MANIFEST)
+
+    def _folder(self, step):
+        return epath.Path(self._checkpointer.directory) / str(step)
+
+    def _saved(self):
+        # One without a manifest is a save that was interrupted: it counts as not there.
+        return [
+            checkpoint
+            for checkpoint in self._checkpointer.checkpoints
+            if (self._folder(checkpoint.step) / _MANIFEST).exists()
+        ]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are, ascending, damaged or not."""
+        return [checkpoint.step for checkpoint in self._saved()]
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the best metric, None where none has one."""
+        scores = [
+            (checkpoint.metrics[self._best_metric], checkpoint.step)
+            for checkpoint in self._saved()
+            if checkpoint.metrics
+        ]
+        return max(scores)[1] if scores else None
+
+    def restore(self, abstract_state, *, step: int | None = None):
+        """Loads the latest whole checkpoint, or that of `step`.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings of the state.
+          step: a certain checkpoint; else damaged ones are named and passed over.
+
+        Returns:
+          The state, or None where there is no checkpoint at all.
+
+        Raises:
+          ConfigError: no checkpoint is whole, or that of `step` is not.
+        """
+        fault = None
+        for candidate in self.steps[::-1] if step is None else [step]:
+            if fault is not None:
+                logging.warning("%s; using the one before, of step %d", fault, candidate)
+            fault = self._fault(candidate)
+            if fault is None:
+                return self._load(candidate, abstract_state)
+        if fault is None:
+            return None
+        raise ConfigError(f"{fault}; there is no other to use: start anew in another --workdir")
+
+    def _load(self, step, abstract_state):
+        try:
+            return self._checkpointer.load(step, abstract_state=abstract_state)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"the checkpoint of step {step} in {self._checkpointer.directory} is of another "
+                f"model or optimizer than the config's: {error}"
+            ) from error
+
+    def _fault(self, step) -> str | None:
+        """What is wrong with a checkpoint, as every process sees it."""
+        fault = _compare(self._folder(step)) if jax.process_index() == 0 else None
+        if jax.process_count() > 1:
+            whole = bool(multihost_utils.broadcast_one_to_all(fault is None))
+            fault = None if whole else fault or "process 0 found it damaged"
+        return None if fault is None else f"the checkpoint of step {step} is damaged: {fault}"
+
+
+def _sums(folder: epath.Path) -> dict[str, str]:
+    """sha256 of each file under `folder`, by relative path."""
+    sums = {}
+    folders = [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            if path.is_dir():
+                folders.append(path)
+            elif not path.name.startswith(_MANIFEST):
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                sums[path.relative_to(folder).as_posix()] = digest
+    return sums
+
+
+def _compare(folder: epath.Path) -> str | None:
+    """The first disagreement between `folder` and its manifest, None if there is none."""
+    try:
+        expected = json.loads((folder / _MANIFEST).read_text())
+    except FileNotFoundError:
+        return f"{folder} has no {_MANIFEST}"
+    except ValueError:
+        return f"{folder / _MANIFEST} cannot be read"
+    found = _sums(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{folder / name} is missing"
+        if expected.get(name) != found[name]:
+            return f"{folder / name} does not have the sha256 sum it was saved with"
+    return None

@@ -1,0 +1,141 @@
+"""From the command line to a config, and from an error to one sentence and an exit code."""
+
+import contextlib
+import json
+import pathlib
+import sys
+
+import ml_collections
+from absl import app, flags, logging
+
+EXIT_BAD_INPUT = 2
+EXIT_DIVERGED = 3
+
+
+class ConfigError(ValueError):
+    """The config, or what it is to work on, is wrong; the message says what would be right."""
+
+
+class Diverged(FloatingPointError):
+    """The loss or the gradient is no longer finite."""
+
+
+@contextlib.contextmanager
+def checking():
+    """Within it, a ValueError or TypeError about an argument is an error of the config."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def run(main):
+    """Parses the flags and runs `main(argv)`; `main` returns the exit code.
+
+    Bad input ends in one sentence and exit code 2, divergence in 3; --verbosity=1 adds the stack
+    trace. Any other exception is a bug and shows its own.
+    """
+
+    def parse(argv):
+        # absl and ml_collections raise many things for a misspelt field, variant or value.
+        with _exits((Exception, EXIT_BAD_INPUT)):
+            rest = flags.FLAGS(argv)
+            if not flags.FLAGS["verbosity"].present:
+                logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
+            if "config" in flags.FLAGS:
+                _ = flags.FLAGS.config.task  # a config that failed to load says so only now
+            return rest
+
+    def guarded(argv):
+        with _exits((Diverged, EXIT_DIVERGED), ((ConfigError, OSError), EXIT_BAD_INPUT)):
+            return main(argv)
+
+    app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _exits(*codes):
+    try:
+        yield
+    except tuple(kinds for kinds, _ in codes) as error:
+        logging.debug("", exc_info=True)
+        # ml_collections puts a whole stack trace into the text; the last line is what it means.
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        sentence = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        sys.exit(next(code for kinds, code in codes if isinstance(error, kinds)))
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The resolved config, sorted, so that two of them can be compared line by line."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(path: pathlib.Path) -> ml_collections.ConfigDict:
+    """Reads a config that `to_json` wrote.
+
+    Raises:
+      ConfigError: there is none, or it is damaged.
+    """
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is not there: {path.parent} holds no training run") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}): restore it, or start anew") from None
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, allow_change: bool):
+    """Writes `config.json` into `workdir`; a run that is there must have the same config.
+
+    Raises:
+      ConfigError: the run there has another config, and `allow_change` is False.
+    """
+    path, text = workdir / "config.json", to_json(config)
+    if path.exists() and not allow_change:
+        was, now = from_json(path), json.loads(text)
+        changes = [
+            f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
+            for was, now in [(_flat(was.to_dict()), _flat(now))]
+            for field in sorted(was.keys() | now.keys())
+            if was.get(field) != now.get(field)
+        ]
+        if changes:
+            raise ConfigError(
+                f"{workdir} holds a run of another config ({'; '.join(changes)}): give another "
+                "--workdir, or go on with the new config by --allow_config_change"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def steps(config: ml_collections.ConfigDict, num_examples: int) -> tuple[int, int]:
+    """Steps of an epoch and of the run.
+
+    An epoch is `num_examples // batch_size` steps, as in the authors' code (1251 for ImageNet at
+    1024), at least one.
+
+    Raises:
+      ConfigError: not exactly one of `epochs` and `steps` is given, or it is not positive.
+    """
+    if config.batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {config.batch_size}")
+    if (config.epochs is None) == (config.steps is None):
+        raise ConfigError(
+            f"give either epochs or steps, got epochs={config.epochs} and steps={config.steps}"
+        )
+    per_epoch = max(num_examples // config.batch_size, 1)
+    total = config.steps if config.steps is not None else round(config.epochs * per_epoch)
+    if total < 1:
+        raise ConfigError(f"the run must have at least one step, got {total}")
+    return per_epoch, total

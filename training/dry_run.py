@@ -1,0 +1,99 @@
+"""Building a run at full size by shape alone, and printing what it would be."""
+
+import collections
+
+import jax
+import ml_collections
+from clu import parameter_overview
+
+from training import sharding
+from training.plan import Plan, make_plan
+
+
+def dry_run(config: ml_collections.ConfigDict, make_task, *, compile_step: bool = False):
+    """Prints parameters, FLOPs, bytes, batch shapes and schedules of a config; trains nothing.
+
+    Args:
+      config: see `configs/defaults.py`.
+      make_task: `(config, need_data=...) -> task`.
+      compile_step: also compile the training step, and print XLA's memory analysis.
+
+    Raises:
+      ConfigError: what is wrong with the config.
+    """
+    plan = make_plan(config, lambda config: make_task(config, need_data=False))
+    mesh = sharding.make_mesh()
+    sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    state = plan.abstract_state(mesh)
+
+    print(parameter_overview.get_parameter_overview(state["params"], include_stats=False))
+    count = sum(x.size for x in jax.tree.leaves(state["params"]))
+    print(f"parameters: {count:,}")
+    for name, part in state.items():
+        print(f"bytes of {name}: {_bytes(part):,}")
+    print(f"bytes of state: {_bytes(state):,}")
+
+    batch = plan.task.batch_shapes(config.batch_size)
+    print("\nglobal batch:")
+    for name, array in batch.items():
+        print(f"  {name}: {array.dtype}{list(array.shape)}")
+    print(f"training examples: {plan.task.num_train:,}, evaluation: {plan.task.num_eval:,}")
+    if plan.task.missing:
+        print(f"the data is missing, its counts are the config's: {plan.task.missing}")
+
+    _print_sites(plan, state, batch)
+    _print_schedules(plan)
+
+    sharded = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.by_batch(mesh))
+        for name, x in batch.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    lowered = plan.train_step(mesh).lower(state, sharded, key)
+    flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
+    print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
+    if compile_step:
+        print(lowered.compile().memory_analysis())
+
+
+def _bytes(tree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _print_sites(plan: Plan, state, batch):
+    """How many drop sites each place has, as a trace of the network finds them."""
+
+    def kept(state, batch, key):
+        out, _ = plan.network.apply(
+            state["params"],
+            state["batch_stats"],
+            plan.task.inputs(batch),
+            train=True,
+            rng=key if plan.task.drops else None,
+        )
+        return out["kept"]
+
+    sites = jax.eval_shape(kept, state, batch, jax.random.key(0))
+    places = collections.Counter(map(plan.task.drop.place_of, sites))
+    listed = "".join(f", {place}: {count}" for place, count in sorted(places.items()))
+    print(f"\n{plan.config.drop.kind} sites: {len(sites)}{listed}")
+
+
+def _print_schedules(plan: Plan):
+    """Learning rate at the schedule's turns, and keep_prob of each place along the run."""
+    per_epoch, total = plan.steps_per_epoch, plan.total_steps
+    schedule = plan.config.schedule
+    turns = {0, schedule.warmup_epochs}
+    if schedule.kind == "step":
+        turns |= {epoch + side for epoch in schedule.boundaries for side in (-1, 1)}
+    print(f"\n{total:,} steps, {per_epoch:,} an epoch\nlearning rate:")
+    steps = {round(epoch * per_epoch) for epoch in turns} | {total // 2, total - 1}
+    for step in sorted(step for step in steps if 0 <= step < total):
+        print(f"  epoch {step / per_epoch:g} (step {step:,}): {plan.learning_rate(step):.6g}")
+    print("keep_prob:")
+    for step in (0, total // 2, total):
+        keep_prob = plan.keep_prob(step)
+        places = ", ".join(
+            f"{place} {1 - factor * (1 - keep_prob):.4f}" for place, factor in plan.task.drop.places
+        )
+        print(f"  step {step:,}: {keep_prob:.4f}" + (f" ({places})" if plan.task.drops else ""))

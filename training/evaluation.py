@@ -1,0 +1,51 @@
+"""Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
+
+import jax
+import numpy as np
+
+from training import sharding, telemetry
+from training import step as step_lib
+
+
+def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
+    """Makes `(variables, key) -> (metrics, figure)`.
+
+    Args:
+      plan: `plan.Plan`.
+      mesh: the devices.
+      keep_prob: with `dropping`, before the places' factors.
+      dropping: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5).
+
+    Returns:
+      The function: its metrics are the task's, `kept/<place>` and `expected_kept/<place>` when
+      dropping, and `examples`, the number of them that count; its figure shows a few examples.
+    """
+    task, batch_size = plan.task, plan.config.batch_size
+    replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
+    eval_step = jax.jit(
+        step_lib.make_eval_step(task, plan.network, keep_prob=keep_prob, dropping=dropping),
+        in_shardings=(replicated, by_batch, replicated),
+        out_shardings=replicated,
+    )
+
+    def evaluate(variables, key):
+        totals, picture, skipped = None, None, 0
+        batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
+        for index, local in enumerate(batches):
+            skipped += int(local.pop("skipped").sum())
+            batch = sharding.put_batch(mesh, local)
+            sums, shown = eval_step(variables, batch, jax.random.fold_in(key, index))
+            # On the host and in float64: a count beyond 2^24 stays exact.
+            sums = jax.tree.map(np.float64, jax.device_get(sums))
+            totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+            if picture is None:
+                picture = task.draw(jax.device_get(shown), local)
+        count = int(totals["sums"]["count"])
+        if jax.process_count() == 1 and count + skipped != task.num_eval:
+            raise RuntimeError(
+                f"evaluated {count} and skipped {skipped} of {task.num_eval} examples"
+            )
+        metrics = task.summarize(totals["sums"]) | {"examples": count}
+        return metrics | telemetry.place_means(totals["sites"], task.drop.place_of), picture
+
+    return evaluate

@@ -1,0 +1,44 @@
+"""Curves of a run, from its metrics."""
+
+import pathlib
+
+import matplotlib.figure
+
+
+def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
+    """Writes a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def curves(records: list[dict]) -> matplotlib.figure.Figure:
+    """Loss, accuracy (or what the task measures), learning rate and kept fractions by epoch."""
+    names = sorted({name for record in records for name in record})
+    panels = [
+        ("loss", [name for name in names if name.endswith("/loss")]),
+        (
+            "metrics",
+            [
+                name
+                for name in names
+                if name.split("/")[0] in ("train", "eval") and not name.endswith("/loss")
+            ],
+        ),
+        ("learning rate", [name for name in names if name == "sched/learning_rate"]),
+        (
+            "kept fraction (dashed: expected)",
+            [name for name in names if "kept/" in name or name == "sched/keep_prob"],
+        ),
+    ]
+    figure = matplotlib.figure.Figure((10, 7), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for name in lines:
+            points = [(r["epoch"], r[name]) for r in records if name in r]
+            style = "--" if name.startswith("expected") else "-"
+            marker = "o" if name.startswith("eval/") else None
+            axis.plot(*zip(*points, strict=True), style, marker=marker, ms=3, label=name)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if lines:
+            axis.legend(fontsize=8)
+    return figure

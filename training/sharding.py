@@ -1,0 +1,52 @@
+"""One mesh axis, "data": the batch is cut over all devices of all hosts, the state is on each."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from training.config import ConfigError
+
+
+def make_mesh() -> Mesh:
+    """A mesh over all devices, ordered by process, so that a process holds contiguous rows.
+
+    `jax.make_mesh` may order them by the topology instead. The axis is Auto in words: Explicit is
+    the default of jax, and evaluation's gathers do not type-check in it.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_batch(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of the global batch that this process holds."""
+    slices = by_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
+    bounds = [rows[0].indices(batch_size)[:2] for rows in slices]
+    return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int):
+    """Raises ConfigError where the devices do not divide a (micro-)batch."""
+    devices = mesh.devices.size
+    if accumulate < 1:
+        raise ConfigError(f"accumulate must be at least 1, got {accumulate}")
+    if batch_size % (devices * accumulate):
+        cut = f"{devices} devices" + (f" x {accumulate} micro-batches" if accumulate > 1 else "")
+        lower = batch_size // (devices * accumulate) * devices * accumulate
+        near = " or ".join(str(n) for n in (lower, lower + devices * accumulate) if n)
+        raise ConfigError(f"batch_size {batch_size} cannot be divided over {cut}: use {near}")
+
+
+def put_batch(mesh: Mesh, batch: dict) -> dict:
+    """Moves this process's rows of a batch to its devices, as parts of global arrays."""
+    sharding = by_batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }

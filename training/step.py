@@ -1,0 +1,138 @@
+"""One step of training and one of evaluation, as pure functions."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from training import state as state_lib
+
+
+def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accumulate, ema_decay):
+    """Makes `(state, batch, key) -> (state, metrics)`.
+
+    Args:
+      task: gives `inputs`, `loss`, `drops`.
+      network: `state.Network`.
+      optimizer: an optax transformation.
+      learning_rate: function of the step, for the metrics; the optimizer has its own.
+      keep_prob: function of the step.
+      accumulate: micro-batches the batch is cut into.
+      ema_decay: of parameters and BN statistics, or None.
+
+    Returns:
+      The step. Its metrics: `sums` of the task, `loss`, `grad_norm`, `learning_rate`, `keep_prob`,
+      and `sites`, see `site_sums`.
+    """
+
+    def micro_step(params, batch_stats, batch, key, kept):
+        def loss_fn(params):
+            out, new_stats = network.apply(
+                params,
+                batch_stats,
+                task.inputs(batch),
+                train=True,
+                keep_prob=kept,
+                rng=key if task.drops else None,
+            )
+            loss, sums = task.loss(out, batch)
+            return loss, (new_stats, {"loss": loss, "sums": sums, "sites": site_sums(out)})
+
+        grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+        return grads, batch_stats, metrics
+
+    def train_step(state, batch, key):
+        step = state["step"]
+        kept = keep_prob(step)
+        key = state_lib.stream(jax.random.fold_in(key, step), "drop")
+        if accumulate == 1:
+            grads, batch_stats, metrics = micro_step(
+                state["params"], state["batch_stats"], batch, key, kept
+            )
+        else:
+            grads, batch_stats, metrics = _accumulated(
+                micro_step, state, batch, key, kept, accumulate
+            )
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        new = {
+            "step": step + 1,
+            "params": optax.apply_updates(state["params"], updates),
+            "batch_stats": batch_stats,
+            "opt_state": opt_state,
+        }
+        if ema_decay is not None:
+            current = {name: new[name] for name in ("params", "batch_stats")}
+            new["ema"] = optax.incremental_update(current, state["ema"], 1.0 - ema_decay)
+        metrics |= {
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": learning_rate(step),
+            "keep_prob": jnp.asarray(kept, jnp.float32),
+        }
+        return new, metrics
+
+    return train_step
+
+
+def _accumulated(micro_step, state, batch, key, kept, accumulate):
+    """Averages the gradients of micro-batches; BN statistics pass from one to the next."""
+    # Row i goes to micro-batch i % accumulate: each device keeps the rows it has.
+    micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def body(carry, inputs):
+        grads, batch_stats = carry
+        index, micro_batch = inputs
+        new, batch_stats, metrics = micro_step(
+            state["params"], batch_stats, micro_batch, jax.random.fold_in(key, index), kept
+        )
+        return (jax.tree.map(jnp.add, grads, new), batch_stats), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, state["params"])
+    (grads, batch_stats), metrics = jax.lax.scan(
+        body, (zeros, state["batch_stats"]), (jnp.arange(accumulate), micro)
+    )
+    metrics = jax.tree.map(lambda x: x.sum(0), metrics)
+    metrics["loss"] /= accumulate
+    return jax.tree.map(lambda g: g / accumulate, grads), batch_stats, metrics
+
+
+def site_sums(out) -> dict:
+    """For each drop site of a model's output, sums over the batch.
+
+    Returns:
+      `{site: {"count", "dropped", "expected_dropped", "seeds"}}`, float32 scalars: examples,
+      their dropped fractions, the expectation of those, and the expected number of seeds.
+    """
+    sites = {}
+    for name, kept in out["kept"].items():
+        expected = out["expected"][name]
+        count = jnp.float32(kept.shape[0])
+        sites[name] = {
+            "count": count,
+            "dropped": jnp.sum(1.0 - kept),
+            "expected_dropped": count * (1.0 - expected["kept"]),
+            "seeds": expected["seeds"],
+        }
+    return sites
+
+
+def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
+    """Makes `(variables, batch, key) -> (sums, shown)`.
+
+    The sums are over the batch's examples that its mask keeps; `shown` is what the task draws.
+
+    With `dropping` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the
+    paper's Figure 5.
+    """
+
+    def eval_step(variables, batch, key):
+        out, _ = network.apply(
+            variables["params"],
+            variables["batch_stats"],
+            task.inputs(batch),
+            train=False,
+            keep_prob=keep_prob,
+            rng=state_lib.stream(key, "drop") if dropping else None,
+        )
+        sums = {"sums": task.eval_sums(out, batch), "sites": site_sums(out)}
+        return sums, task.shown(out)
+
+    return eval_step

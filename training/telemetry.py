@@ -1,0 +1,87 @@
+"""Reading a step's metrics: are they finite, and is anything really dropped?"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from training.config import ConfigError, Diverged
+
+# A Poisson count with this expectation is zero with probability 1e-13.
+_SEEDS_BEFORE_ALARM = 30.0
+
+
+def place_means(sites: dict, place_of: Callable[[str], str]) -> dict[str, float]:
+    """Kept fractions of places, averaged over their sites and examples.
+
+    Args:
+      sites: `{site: sums}`, see `step.site_sums`, on the host.
+      place_of: from a site's name to its place.
+
+    Returns:
+      `kept/<place>` and `expected_kept/<place>` for each place.
+    """
+    totals = {}
+    for site, sums in sites.items():
+        total = totals.setdefault(place_of(site), [0.0, 0.0, 0.0])
+        for index, name in enumerate(("count", "dropped", "expected_dropped")):
+            total[index] += float(sums[name])
+    means = {}
+    for place in sorted(totals):
+        count, dropped, expected = totals[place]
+        means[f"kept/{place}"] = 1.0 - dropped / count
+        means[f"expected_kept/{place}"] = 1.0 - expected / count
+    return means
+
+
+class SiteWatch:
+    """Stops a run in which a site should have dropped something by now and never has."""
+
+    def __init__(self):
+        self._silent = {}  # expected seeds so far of sites that have dropped nothing
+
+    def update(self, sites: dict):
+        """Takes one step's `{site: sums}`, on the host.
+
+        Raises:
+          ConfigError: a site is silently off.
+        """
+        for site, sums in sites.items():
+            if float(sums["dropped"]) > 0.0:
+                self._silent[site] = None
+            elif self._silent.get(site, 0.0) is not None:
+                self._silent[site] = self._silent.get(site, 0.0) + float(sums["seeds"])
+                if self._silent[site] > _SEEDS_BEFORE_ALARM:
+                    raise ConfigError(
+                        f"drop site {site} has dropped nothing, where {self._silent[site]:.0f} "
+                        "seeds were expected by now: dropping is silently off there"
+                    )
+
+
+def read(step: int, metrics: dict, watch: SiteWatch) -> dict:
+    """Brings a step's metrics to the host and judges them.
+
+    Raises:
+      Diverged: the loss or the gradient norm is not finite.
+      ConfigError: a drop site is silently off.
+    """
+    metrics = jax.device_get(metrics)
+    for name in ("loss", "grad_norm"):
+        if not np.isfinite(metrics[name]):
+            raise Diverged(
+                f"{name} is {metrics[name]} at step {step}: the last checkpoint is good; try a "
+                "lower schedule.learning_rate, or set optimizer.clip_norm"
+            )
+    watch.update(metrics["sites"])
+    return metrics
+
+
+def flat(metrics: dict, task) -> dict[str, float]:
+    """A step's metrics, as `read` returns them, under the names of metrics.jsonl."""
+    record = {f"train/{name}": value for name, value in task.summarize(metrics["sums"]).items()}
+    record |= {
+        "train/grad_norm": float(metrics["grad_norm"]),
+        "sched/learning_rate": float(metrics["learning_rate"]),
+        "sched/keep_prob": float(metrics["keep_prob"]),
+    }
+    return record | place_means(metrics["sites"], task.drop.place_of)
