@@ -7,9 +7,11 @@ each its own rows. Nothing of an iterator is ever saved.
 """
 
 import atexit
+import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, TypedDict
 
 import grain
@@ -19,6 +21,8 @@ from absl import logging
 from inputs.images import DataError
 from inputs.sources import Source
 from inputs.transforms import Transform
+
+ON_ERROR = ("raise", "skip")
 
 
 class Batch(TypedDict):
@@ -147,8 +151,8 @@ class _Reader:
     """A source that reads the next good example, cyclically, in the place of an unreadable one."""
 
     def __init__(self, source: Source, on_error: str):
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
         if not len(source):
             raise DataError("the data set is empty: choose a split or slice that holds examples.")
         self._source = source
@@ -204,14 +208,28 @@ def _stack(examples: Sequence[dict]) -> dict[str, np.ndarray]:
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
+# Grain stops its threads and workers when an iterator is collected. For one that is still held at
+# exit that is too late: half of Python is gone by then, and it fails with a noise.
+_live: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_live() -> None:
+    for batches in list(_live):
+        with contextlib.suppress(ValueError):  # a daemon thread is inside next()
+            batches.close()
+
+
 def _until_dropped(batches: grain.IterDataset) -> Iterator:
     """Iterates, and stops threads and workers when nobody holds the iterator, or at exit."""
-    iterator = iter(batches)
-    # One that is still held at exit would be closed when half of Python is gone, with a noise.
-    unregister = atexit.unregister
-    atexit.register(iterator.close)
-    try:
-        yield from iterator
-    finally:
-        unregister(iterator.close)
-        iterator.close()
+
+    def iterate() -> Generator:
+        iterator = iter(batches)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    generator = iterate()
+    _live.add(generator)
+    return generator

@@ -135,7 +135,7 @@ def _find_folder(name: str, data_dir: str | None) -> epath.Path:
     raise DataError(
         f"{name} is not in {data_dir}: prepare it with"
         f" `python -m inputs.prepare --name={shlex.quote(name)} --data_dir={shlex.quote(data_dir)}`"
-        ", or set data.dir to the folder that holds it."
+        ", or set config.data.dir to the folder that holds it."
     )
 
 

@@ -151,7 +151,9 @@ def _image_folder(
 ) -> _ImageFolder:
     name, selector = _parse_split(split)
     if data_dir is None:
-        raise DataError("image_folder needs a folder: set data.dir to one that holds split/class/.")
+        raise DataError(
+            "image_folder needs a folder: set config.data.dir to one that holds split/class/."
+        )
     root = os.path.expanduser(data_dir)
     folder = os.path.join(root, name)
     if not os.path.isdir(folder):

@@ -121,6 +121,7 @@ class Site:
         return x, {self.name: SiteReport(kept, expected, seeds)}
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SiteReport:
     """What a site did in one call.

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from dropblock import checks
 from inputs import pipeline, sources, transforms
 from models.resnet import ResNet
 from tasks.drop import make_drop
@@ -38,9 +39,9 @@ class Classification:
         """
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
-        if config.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {config.dtype!r}")
         data = config.data
+        checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
+        checks.choice("data.on_error", data.on_error, pipeline.ON_ERROR)
         for name in ("mean", "std"):
             if len(getattr(data, name)) != data.channels:
                 raise ValueError(
@@ -51,6 +52,16 @@ class Classification:
         self.drop = make_drop(config.drop)
         self.drops = self.drop.kind != "none"
         self.missing = None
+        self._train_transform, self._eval_transform = (
+            transforms.make_transform(
+                data.augment,
+                image_size=data.image_size,
+                train=train,
+                crop_padding=data.crop_padding,
+                flip=data.flip,
+            )
+            for train in (True, False)
+        )
         try:
             self._open()
         except sources.DataError as error:
@@ -93,22 +104,12 @@ class Classification:
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
 
-    def _transform(self, train):
-        data = self.config.data
-        return transforms.make_transform(
-            data.augment,
-            image_size=data.image_size,
-            train=train,
-            crop_padding=data.crop_padding,
-            flip=data.flip,
-        )
-
     def train_batches(self, *, start_step: int, rows: slice):
         """Batches from step `start_step` on, without end; see `pipeline.train_batches`."""
         data = self.config.data
         return pipeline.train_batches(
             self.train,
-            self._transform(train=True),
+            self._train_transform,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             start_step=start_step,
@@ -123,7 +124,7 @@ class Classification:
         data = self.config.data
         return pipeline.eval_batches(
             self.eval,
-            self._transform(train=False),
+            self._eval_transform,
             batch_size=self.config.batch_size,
             rows=rows,
             on_error=data.on_error,

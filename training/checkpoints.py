@@ -23,27 +23,23 @@ class Checkpoints:
 
     Args:
       directory: local, or a bucket's; created if it is not there.
-      keep: how many of the latest to keep.
+      keep: how many of the latest to keep; None to keep all, and to read only.
       best_metric: the metric whose highest value is kept besides.
     """
 
-    def __init__(self, directory, *, keep: int, best_metric: str):
-        if keep < 1:
+    def __init__(self, directory, *, keep: int | None, best_metric: str):
+        if keep is not None and keep < 1:
             raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
         policies = ocp.training.preservation_policies
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[best_metric],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
         self._checkpointer = ocp.training.Checkpointer(
             epath.Path(directory),
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics[best_metric],
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-            cleanup_tmp_directories=True,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=keep is not None,
         )
         self._best_metric = best_metric
         self._pending = None
@@ -90,7 +86,7 @@ class Checkpoints:
             draft.rename(folder / _MANIFEST)
 
     def _folder(self, step):
-        return epath.Path(self._checkpointer.directory) / str(step)
+        return self.directory / str(step)
 
     def _saved(self):
         # One without a manifest is a save that was interrupted: it counts as not there.
@@ -99,6 +95,11 @@ class Checkpoints:
             for checkpoint in self._checkpointer.checkpoints
             if (self._folder(checkpoint.step) / _MANIFEST).exists()
         ]
+
+    @property
+    def directory(self) -> epath.Path:
+        """Where the checkpoints are."""
+        return epath.Path(self._checkpointer.directory)
 
     @property
     def steps(self) -> list[int]:
@@ -144,7 +145,7 @@ class Checkpoints:
             return self._checkpointer.load(step, abstract_state=abstract_state)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"the checkpoint of step {step} in {self._checkpointer.directory} is of another "
+                f"the checkpoint of step {step} in {self.directory} is of another "
                 f"model or optimizer than the config's: {error}"
             ) from error
 

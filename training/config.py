@@ -3,10 +3,13 @@
 import contextlib
 import json
 import pathlib
+import re
 import sys
 
 import ml_collections
 from absl import app, flags, logging
+
+from inputs.sources import DataError
 
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
@@ -38,7 +41,7 @@ def run(main):
 
     def parse(argv):
         # absl and ml_collections raise many things for a misspelt field, variant or value.
-        with _exits((Exception, EXIT_BAD_INPUT)):
+        with _exits({Exception: EXIT_BAD_INPUT}):
             rest = flags.FLAGS(argv)
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
@@ -47,23 +50,39 @@ def run(main):
             return rest
 
     def guarded(argv):
-        with _exits((Diverged, EXIT_DIVERGED), ((ConfigError, OSError), EXIT_BAD_INPUT)):
+        with _exits(
+            {
+                Diverged: EXIT_DIVERGED,
+                ConfigError: EXIT_BAD_INPUT,
+                DataError: EXIT_BAD_INPUT,
+                OSError: EXIT_BAD_INPUT,
+            }
+        ):
             return main(argv)
 
     app.run(guarded, flags_parser=parse)
 
 
 @contextlib.contextmanager
-def _exits(*codes):
+def _exits(codes: dict[type[Exception], int]):
     try:
         yield
-    except tuple(kinds for kinds, _ in codes) as error:
+    except tuple(codes) as error:
         logging.debug("", exc_info=True)
+        print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
+        sys.exit(next(code for kind, code in codes.items() if isinstance(error, kind)))
+
+
+def _sentence(error: Exception) -> str:
+    """What an error means, in one line."""
+    text = str(error)
+    if meant := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
+        return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
+    if "Traceback" in text or "earlier failure" in text:
         # ml_collections puts a whole stack trace into the text; the last line is what it means.
-        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        sentence = lines[-1] if "Traceback" in str(error) else " ".join(lines)
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-        sys.exit(next(code for kinds, code in codes if isinstance(error, kinds)))
+        return re.sub(r"^\w+Error: ", "", lines[-1])
+    return " ".join(lines)
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

@@ -91,6 +91,7 @@ def make_plan(config: ml_collections.ConfigDict, make_task: Callable) -> Plan:
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
         )
+        dropblock.checks.probability("drop.keep_prob", config.drop.keep_prob)
         target = config.drop.keep_prob if task.drops else 1.0
         keep_prob = dropblock.keep_prob_schedule(target, total_steps, config.drop.schedule)
         network = state_lib.make_network(task.make_model)

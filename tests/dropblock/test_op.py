@@ -1,6 +1,7 @@
 """What one call computes, against literal numpy versions of the paper's and the authors' rules."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dropblock import dropblock, dropblock_mask, draws
+from dropblock import draws, dropblock, dropblock_mask
 
 NORMALIZE = ("batch", "sample", "map", None)
 STATIC = ("block_size", "shared_mask", "gamma_rule", "normalize", "return_kept")
@@ -309,7 +310,7 @@ def test_raw_uint32_key_is_a_key_too():
 def test_a_lower_keep_prob_drops_more_of_the_same(key):
     # Seeds are where the bits are below gamma, so a schedule grows the mask and never jumps.
     masks = [draw(key, (4, 10, 10, 3), p, 3) for p in (1.0, 0.9, 0.7, 0.4)]
-    for more, fewer in zip(masks, masks[1:], strict=False):
+    for more, fewer in itertools.pairwise(masks):
         assert not (fewer & ~more).any() and fewer.sum() < more.sum()
 
 

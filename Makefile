@@ -1,0 +1,27 @@
+# Each target goes from a bare machine with Python 3.11, 3.12 or 3.13 to a finished job.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-slow lint clean
+
+train: .venv/.installed
+	$(BIN)/python train.py --config configs/mnist_resnet.py --workdir runs/mnist
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs

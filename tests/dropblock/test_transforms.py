@@ -1,0 +1,243 @@
+"""jit, grad, vmap, scan, checkpoint and many devices: the op under each is the op."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dropblock import dropblock, dropblock_mask
+
+NORMALIZE = ("batch", "sample", "map", None)
+SHAPE = (8, 6, 7, 4)
+
+
+@pytest.fixture
+def x():
+    return jax.random.normal(jax.random.key(17), SHAPE)
+
+
+def drop(key, x, keep_prob=0.7, **options):
+    return dropblock(key, x, keep_prob, 3, **options)
+
+
+def mesh_of(devices, *names, shape=(-1,)):
+    return Mesh(np.array(jax.devices()[:devices]).reshape(shape), names)
+
+
+# Compilation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["paper", "exact"])
+def test_a_schedule_never_recompiles(key, x, rule):
+    traces = []
+
+    @jax.jit
+    def step(key, x, keep_prob):
+        traces.append(keep_prob)
+        return drop(key, x, keep_prob, gamma_rule=rule)
+
+    for keep_prob in np.linspace(1, 0, 6):
+        y = step(key, x, float(keep_prob))
+        assert jnp.isfinite(y).all()
+    assert len(traces) == step._cache_size() == 1
+
+
+def test_jit_changes_nothing(key, x):
+    np.testing.assert_allclose(drop(key, x), jax.jit(drop)(key, x), rtol=1e-6)
+
+
+def test_scan_draws_anew_at_every_step(key, x):
+    @jax.jit
+    def masks(key):
+        def step(carry, n):
+            return carry, drop(jax.random.fold_in(key, n), jnp.ones(SHAPE), normalize=None)
+
+        return jax.lax.scan(step, None, jnp.arange(3))[1]
+
+    scanned = masks(key)
+    for n in range(3):
+        mask = drop(jax.random.fold_in(key, n), jnp.ones(SHAPE), normalize=None)
+        np.testing.assert_array_equal(scanned[n], mask)
+    assert len({np.asarray(mask).tobytes() for mask in scanned}) == 3
+
+
+# Derivatives --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_derivatives_are_those_of_a_constant_factor(key, x, normalize):
+    op = functools.partial(drop, key, normalize=normalize)
+
+    @jax.jit
+    def everything(x, tangent):
+        def f(x):
+            return jnp.sum(jnp.sin(op(x)))
+
+        gradient = jax.grad(f)
+        return {
+            "factor": op(jnp.ones_like(x)),
+            "jvp": jax.jvp(op, (x,), (tangent,)),
+            "grad": gradient(x),
+            "grad of grad": jax.grad(lambda x: jnp.vdot(gradient(x), tangent))(x),
+            "jvp of grad": jax.jvp(gradient, (x,), (tangent,))[1],
+        }
+
+    tangent = jax.random.normal(jax.random.key(18), x.shape)
+    out = everything(x, tangent)
+    factor = out["factor"]  # mask * scale, since it does not depend on x
+    assert {0.0} < set(np.unique(factor))
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6)
+    close(out["jvp"][0], x * factor)
+    close(out["jvp"][1], tangent * factor)
+    close(out["grad"], np.cos(x * factor) * factor)
+    second = -np.sin(x * factor) * factor**2 * tangent
+    close(out["grad of grad"], second)
+    close(out["jvp of grad"], second)
+
+
+def test_gradient_in_half_precision_is_in_half_precision(key, x):
+    x = x.astype(jnp.bfloat16)
+    y, pull = jax.vjp(functools.partial(drop, key), x)
+    (gradient,) = pull(jnp.ones_like(y))
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient == 0, y == 0)
+
+
+@pytest.mark.parametrize("rule", ["paper", "exact"])
+def test_gradient_with_respect_to_keep_prob_is_zero_and_not_an_error(key, x, rule):
+    def loss(keep_prob):
+        return drop(key, x, keep_prob, gamma_rule=rule).sum()
+
+    assert jax.jit(jax.grad(loss))(0.7) == 0
+
+
+@pytest.mark.parametrize("normalize", ["batch", None])
+def test_backward_pass_keeps_a_mask_and_no_floats(key, x, normalize):
+    # Other implementations keep the mask in float32: the layer's activations a second time. What
+    # a scan over layers keeps for its backward pass shows in its jaxpr with the layers in front.
+    def loss(x):
+        def layer(x, n):
+            return drop(jax.random.fold_in(key, n), x, normalize=normalize), None
+
+        return jax.lax.scan(layer, x, jnp.arange(5))[0].sum()
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss))(x))
+    kept = set(re.findall(r"(\w+)\[5,8,6,7,4\]", jaxpr))
+    assert kept == {"bool"}
+
+
+def test_checkpoint_draws_the_same_mask_again(key, x):
+    def loss(op, x):
+        return jnp.sum(jnp.sin(op(jnp.tanh(op(x, key)), jax.random.fold_in(key, 1))))
+
+    plain = jax.jit(jax.grad(functools.partial(loss, lambda x, key: drop(key, x))))(x)
+    for policy in (None, jax.checkpoint_policies.dots_saveable):
+        op = jax.checkpoint(lambda x, key: drop(key, x), policy=policy)
+        again = jax.jit(jax.grad(functools.partial(loss, op)))(x)
+        np.testing.assert_allclose(again, plain, rtol=1e-6, atol=1e-7)
+
+
+# vmap ---------------------------------------------------------------------------------------
+
+
+def test_vmap_over_keys_is_a_loop_over_keys(key, x):
+    # Monte-Carlo DropBlock: many masks for one input.
+    keys = jax.random.split(key, 4)
+    many = jax.jit(jax.vmap(drop, in_axes=(0, None)))(keys, x)
+    one = jax.jit(drop)
+    np.testing.assert_allclose(many, [one(k, x) for k in keys], rtol=1e-6)
+    assert len({np.asarray(y).tobytes() for y in many}) == 4
+
+
+def test_vmap_over_keep_prob_is_a_loop_over_keep_prob(key, x):
+    keep_probs = jnp.array([0.0, 0.5, 0.9, 1.0])
+    exact = functools.partial(drop, gamma_rule="exact")
+    many = jax.jit(jax.vmap(exact, in_axes=(None, None, 0)))(key, x, keep_probs)
+    one = jax.jit(exact)
+    np.testing.assert_allclose(many, [one(key, x, p) for p in keep_probs], rtol=1e-6)
+    np.testing.assert_array_equal(many[0], 0)
+    np.testing.assert_array_equal(many[3], x)
+
+
+def test_vmap_of_grad_is_a_loop_of_grads(key, x):
+    def gradient(key, x):
+        return jax.grad(lambda x: jnp.sum(drop(key, x) ** 3))(x)
+
+    keys = jax.random.split(key, 3)
+    batch = jnp.stack([x, 2 * x, -x])
+    many = jax.jit(jax.vmap(gradient))(keys, batch)
+    one = jax.jit(gradient)
+    for n in range(3):
+        np.testing.assert_allclose(many[n], one(keys[n], batch[n]), rtol=1e-5, atol=1e-6)
+
+
+# Devices ------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def sharded(key, x, spec):
+    del spec  # A compile for each, whatever jit makes of the sharding of x.
+    return dropblock_mask(key, x.shape, 0.7, 3), [drop(key, x, normalize=n) for n in NORMALIZE]
+
+
+@pytest.mark.parametrize(
+    "devices, shape, spec",
+    [
+        (2, (2,), P("a")),
+        (8, (8,), P("a")),
+        (8, (2, 4), P("a", None, None, "b")),
+        (6, (2, 3), P("a", "b")),
+    ],
+)
+def test_same_key_gives_the_same_mask_on_any_number_of_devices(key, x, devices, shape, spec):
+    mask, outputs = sharded(key, x, None)
+    mesh = mesh_of(devices, *"ab"[: len(shape)], shape=shape)
+    spread = jax.device_put(x, NamedSharding(mesh, spec))
+    assert len(spread.sharding.device_set) == devices
+    replicated = jax.device_put(key, NamedSharding(mesh, P()))
+    sharded_mask, sharded_outputs = sharded(replicated, spread, spec)
+    np.testing.assert_array_equal(sharded_mask, mask)
+    for y, sharded_y in zip(outputs, sharded_outputs, strict=True):
+        np.testing.assert_allclose(sharded_y, y, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize, all_reduces", [("batch", 1), ("sample", 0), ("map", 0)])
+def test_communication_of_a_sharded_batch(optimised, key, x, normalize, all_reduces):
+    sharding = NamedSharding(mesh_of(8, "data"), P("data"))
+    compiled = (
+        jax.jit(
+            functools.partial(drop, normalize=normalize, return_kept=True),
+            in_shardings=(None, sharding),
+            out_shardings=sharding,
+        )
+        .lower(key, x)
+        .compile()
+        .as_text()
+    )
+    assert compiled.count(" all-reduce(") == all_reduces
+    for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert f" {other}(" not in compiled
+    # One scalar, whatever its rank.
+    assert re.findall(r"= (\S+?)(?:\{\S*)? all-reduce\(", compiled) in ([], ["f32[1,1,1]"])
+
+
+def test_shard_map_needs_a_key_for_each_shard(key):
+    mesh = mesh_of(8, "data")
+
+    def masks(fold):
+        def local(key, x):
+            if fold:  # As the docstring of dropblock shows.
+                key = jax.random.fold_in(key, jax.lax.axis_index("data"))
+            return drop(key, x, normalize=None)
+
+        run = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"))
+        return np.asarray(jax.jit(run)(key, jnp.ones((16, 6, 7, 4))))
+
+    assert len({example.tobytes() for example in masks(fold=True)}) == 16
+    # Positions are local: without folding each shard of two examples draws the same.
+    assert len({example.tobytes() for example in masks(fold=False)}) == 2

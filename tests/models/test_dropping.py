@@ -1,0 +1,140 @@
+"""One description of dropping for every model: what is active, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropblock
+from models.dropping import Drop, SitePlan, at_site, check_key
+
+PLACES = {"group3": 0.25, "group4": 1.0}
+
+
+def build(drop, names=("group3.block1", "group4.block1", "group4.block2")):
+    """The sites of a network of residual blocks, by name; None where nothing happens."""
+    plan = SitePlan(drop)
+    sites = {}
+    for name in names:
+        for conv in ("conv1", "conv2"):
+            sites[f"{name}.{conv}"] = plan.site(f"{name}.{conv}", "conv", ends_branch=conv == "conv2")
+        sites[f"{name}.skip"] = plan.site(f"{name}.skip", "skip")
+    plan.check()
+    return sites
+
+
+def active(sites):
+    return [name for name, site in sites.items() if site is not None]
+
+
+def test_every_site_has_its_own_index_whatever_is_active():
+    everything = build(Drop("dropblock", PLACES))
+    some = build(Drop("dropblock", {"group4.block2": 1.0}, sites=("skip",)))
+    assert active(some) == ["group4.block2.skip"]
+    assert some["group4.block2.skip"].index == everything["group4.block2.skip"].index == 8
+    assert len({site.index for site in everything.values()}) == 9
+
+
+def test_the_longest_prefix_wins_and_a_prefix_ends_at_a_dot():
+    sites = build(
+        Drop("dropblock", {"group4": 1.0, "group4.block2": 0.5, "group3": 0.25}),
+        names=("group3.block1", "group4.block1", "group4.block2"),
+    )
+    factors = {name.rsplit(".", 1)[0]: site.factor for name, site in sites.items()}
+    assert factors == {"group3.block1": 0.25, "group4.block1": 1.0, "group4.block2": 0.5}
+    with pytest.raises(ValueError, match=r"'group' match no|\['group'\]"):
+        build(Drop("dropblock", {"group": 1.0}))
+
+
+@pytest.mark.parametrize("kind", ["dropblock", "dropout", "spatial_dropout"])
+def test_kinds_of_sites(kind):
+    convs = active(build(Drop(kind, PLACES, sites=("conv",))))
+    skips = active(build(Drop(kind, PLACES, sites=("skip",))))
+    assert all("conv" in name for name in convs) and len(convs) == 6
+    assert all("skip" in name for name in skips) and len(skips) == 3
+
+
+def test_drop_path_acts_once_a_block_at_the_end_of_the_branch():
+    names = active(build(Drop("drop_path", {"group4": 1.0}, sites=("conv",))))
+    assert names == ["group4.block1.conv2", "group4.block2.conv2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "blockdrop"}, "drop.kind.*'blockdrop'"),
+        ({"kind": "dropblock"}, "drop.places must name"),
+        ({"kind": "dropblock", "places": {"group4": 1.5}}, r"drop.places\['group4'\].*1.5"),
+        ({"kind": "dropblock", "places": PLACES, "sites": ("convs",)}, "drop.sites.*'convs'"),
+        ({"kind": "dropblock", "places": PLACES, "block_size": 0}, "block_size.*0"),
+        ({"kind": "dropblock", "places": PLACES, "block_size": (3, 3, 3)}, r"\(3, 3, 3\)"),
+        ({"kind": "dropblock", "places": PLACES, "gamma_rule": "rate"}, "gamma_rule.*'rate'"),
+        ({"kind": "dropblock", "places": PLACES, "normalize": "none"}, "normalize.*'none'"),
+    ],
+)
+def test_a_wrong_description_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Drop(**arguments)
+
+
+def test_a_place_without_a_site_is_refused_and_the_places_are_named():
+    with pytest.raises(ValueError, match=r"\['group5'\].*group3, group4"):
+        build(Drop("dropblock", {"group4": 1.0, "group5": 1.0}))
+    # No skip among the sites of this kind: the place would be silently off.
+    with pytest.raises(ValueError, match="head"):
+        build(Drop("dropblock", {"group4": 1.0, "head": 1.0}, sites=("skip",)))
+
+
+def test_training_without_a_key_is_refused():
+    check_key(Drop(), True, None)
+    check_key(Drop("dropblock", PLACES), False, None)
+    with pytest.raises(ValueError, match="rng must be a JAX key"):
+        check_key(Drop("dropblock", PLACES), True, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "seeds"),
+    [
+        # keep_prob 0.6 in a place of factor 0.5 is 0.8 there.
+        ("dropblock", None, None),
+        ("dropout", 0.8, 0.2 * 64 * 10 * 12 * 16),
+        ("spatial_dropout", 0.8, 0.2 * 64 * 16),
+        ("drop_path", 0.8, 0.2 * 64),
+    ],
+)
+def test_a_site_drops_and_reports(key, kind, expected, seeds):
+    drop = Drop(kind, {"group4": 0.5}, block_size=3)
+    site = build(drop)["group4.block1.conv2"]
+    x = jnp.ones((64, 10, 12, 16))
+    y, reports = jax.jit(site)(x, 0.6, key)
+    report = reports["group4.block1.conv2"]
+    if kind == "dropblock":
+        gamma = dropblock.block_gamma(0.8, (10, 12), 3)
+        expected = dropblock.expected_keep(gamma, (10, 12), 3)
+        seeds = gamma * 64 * 8 * 10 * 16
+    np.testing.assert_allclose(report.expected, expected, rtol=1e-5)
+    np.testing.assert_allclose(report.seeds, seeds, rtol=1e-5)
+    zeros = np.asarray((y == 0).mean((1, 2, 3)))
+    np.testing.assert_allclose(report.kept, 1 - zeros, atol=1e-6)
+    # 64 examples: 6 sigma of the least certain kind, which drops whole examples.
+    assert abs(float(report.kept.mean()) - expected) < 6 * 0.4 / 8
+
+
+def test_sites_draw_different_masks_from_one_key(key):
+    sites = build(Drop("dropblock", PLACES, block_size=3))
+    x = jnp.ones((4, 10, 10, 8))
+    masks = [site(x, 0.5, key)[0] == 0 for site in sites.values()]
+    for index, mask in enumerate(masks):
+        assert mask.any()
+        assert all((mask != other).any() for other in masks[:index])
+
+
+def test_nothing_happens_without_a_site_or_a_key(key):
+    x = jnp.ones((2, 6, 6, 4))
+    site = build(Drop("dropblock", PLACES))["group4.block1.skip"]
+    assert at_site(None, x, 0.5, key)[0] is x
+    assert at_site(site, x, 0.5, None) == (x, {})
+
+
+def test_a_drop_can_be_hashed():
+    assert hash(Drop("dropblock", PLACES)) == hash(Drop("dropblock", dict(PLACES)))

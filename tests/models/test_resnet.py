@@ -1,0 +1,205 @@
+"""The ResNets: sizes, constants and drop sites of the authors' code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.dropping import Drop
+from models.resnet import ConvNorm, ResNet
+
+DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
+
+
+def make(depth=18, classes=10, seed=0, **arguments):
+    return ResNet(depth, classes, rngs=nnx.Rngs(params=jax.random.key(seed)), **arguments)
+
+
+def small(**arguments):
+    return make(**{"stem": "small", "width_multiplier": 1 / 16, "in_channels": 1, **arguments})
+
+
+def shapes(out):
+    return {name: x.shape for name, x in out.items() if name not in ("kept", "expected")}
+
+
+def trace(size, channels=3, batch=2, train=False, **arguments):
+    """Shapes of a network's output at full size, without computing it."""
+
+    def forward(x, key):
+        model = make(in_channels=channels, **arguments)
+        return model(x, train=train, keep_prob=0.9, rng=key)
+
+    x = jax.ShapeDtypeStruct((batch, size, size, channels), jnp.float32)
+    return jax.eval_shape(forward, x, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("depth", "count"),
+    [
+        (18, 11_689_512),
+        (34, 21_797_672),
+        (50, 25_557_032),
+        (101, 44_549_160),
+        (152, 60_192_808),
+    ],
+)
+def test_parameters(depth, count):
+    model = nnx.eval_shape(lambda: make(depth, 1000))
+    assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
+
+
+def test_features_of_resnet50_at_224():
+    out = trace(224, depth=50, classes=1000)
+    assert shapes(out) == {
+        "stem": (2, 56, 56, 64),
+        "group1": (2, 56, 56, 256),
+        "group2": (2, 28, 28, 512),
+        "group3": (2, 14, 14, 1024),
+        "group4": (2, 7, 7, 2048),
+        "logits": (2, 1000),
+    }
+
+
+def test_features_of_the_small_form():
+    out = trace(28, channels=1, stem="small", width_multiplier=0.25)
+    assert shapes(out) == {
+        "stem": (2, 28, 28, 16),
+        "group1": (2, 28, 28, 16),
+        "group2": (2, 14, 14, 32),
+        "group3": (2, 7, 7, 64),
+        "group4": (2, 4, 4, 128),
+        "logits": (2, 10),
+    }
+    assert trace(64, stem="small", stem_stride=2)["group4"].shape == (2, 4, 4, 512)
+
+
+def test_sites_of_resnet50_are_36_and_each_reports_each_example():
+    out = trace(224, depth=50, train=True, drop=DROP)
+    assert len(out["kept"]) == (6 + 3) * 4
+    assert {"group3.block1.conv1", "group4.block3.skip"} <= set(out["kept"])
+    assert all(kept.shape == (2,) and kept.dtype == jnp.float32 for kept in out["kept"].values())
+    assert out["kept"].keys() == out["expected"].keys()
+
+
+def test_sites_see_the_map_before_the_stride():
+    # The stride sits on the 3x3 (v1.5): conv1's site in the first block of group 4 sees 14x14, on
+    # which block 7 keeps .9071, where 7x7 keeps .9 (docs/paper.md section 1.6).
+    model = make(50, 10, width_multiplier=1 / 64, drop=Drop("dropblock", {"group4": 1.0}))
+    out = model(jnp.ones((1, 224, 224, 3)), train=False, keep_prob=0.9, rng=jax.random.key(0))
+    expected = {name: float(e["kept"]) for name, e in out["expected"].items()}
+    assert expected["group4.block1.conv1"] == pytest.approx(0.9071, abs=5e-5)
+    assert expected["group4.block1.conv2"] == pytest.approx(0.9, abs=1e-6)
+    assert expected["group4.block1.skip"] == pytest.approx(0.9, abs=1e-6)
+
+
+def test_places_have_their_factors(key):
+    out = small(drop=DROP)(jnp.ones((2, 28, 28, 1)), train=True, keep_prob=0.6, rng=key)
+    for site, expected in out["expected"].items():
+        # Block 3 on 7x7 or 4x4 keeps a little more than asked: overlaps.
+        factor = 0.25 if site.startswith("group3") else 1.0
+        assert 0 <= float(expected["kept"]) - (1 - factor * 0.4) < 0.08, site
+
+
+def test_initialisers():
+    model = make(50, 1000, width_multiplier=0.5)
+    block = model.groups["group4"]["block2"]
+    kernel = np.asarray(block.convs["conv2"].conv.kernel[...])
+    # Scale 1, fan-in, truncated at 2 sigma and rescaled to keep the variance.
+    fan_in = 9 * 256
+    assert kernel.std() == pytest.approx(fan_in**-0.5, rel=0.01)
+    assert np.abs(kernel).max() == pytest.approx(2 / 0.87962566 * fan_in**-0.5, rel=0.01)
+    assert np.asarray(model.head.kernel[...]).std() == pytest.approx(0.01, rel=0.01)
+    assert not np.asarray(model.head.bias[...]).any()
+    assert not np.asarray(block.convs["conv3"].norm.scale[...]).any()
+    assert (np.asarray(block.convs["conv2"].norm.scale[...]) == 1).all()
+    norm = block.convs["conv1"].norm
+    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
+    assert block.convs["conv1"].conv.bias is None
+
+
+def test_a_block_starts_as_the_identity():
+    out = small()(jax.random.normal(jax.random.key(1), (2, 28, 28, 1)), train=False)
+    # Group 1 projects nothing, and its BN scales are zero at the end of each branch.
+    np.testing.assert_array_equal(out["group1"], out["stem"])
+
+
+@pytest.mark.parametrize(("size", "stride"), [(7, 2), (3, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize("side", [14, 15])
+def test_padding_of_strided_convolutions_is_fixed(size, stride, side):
+    layer = ConvNorm(2, 3, size, stride, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 2))
+    total = size - 1
+    pads = (total // 2, total - total // 2)
+    padded = np.pad(np.asarray(x), [(0, 0), pads, pads, (0, 0)])
+    kernel = np.asarray(layer.conv.kernel[...])
+    rows = range(0, padded.shape[1] - size + 1, stride)
+    literal = np.array(
+        [
+            [np.einsum("hwc,hwcd->d", padded[0, r : r + size, c : c + size], kernel) for c in rows]
+            for r in rows
+        ]
+    )
+    np.testing.assert_allclose(layer.conv(x)[0], literal, rtol=1e-4, atol=1e-5)
+
+
+def test_dropping_needs_a_key_and_only_a_key(key):
+    model, x = small(drop=DROP), jnp.ones((2, 28, 28, 1))
+    with pytest.raises(ValueError, match="rng must be a JAX key"):
+        model(x, train=True)
+    assert model(x, train=False)["kept"] == {}
+    # Dropping with BatchNorm in eval mode: Figure 5, and Monte-Carlo uncertainty.
+    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.BatchStat))
+    kept = model(x, train=False, keep_prob=0.5, rng=key)["kept"]
+    assert min(float(k.min()) for k in kept.values()) < 1
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model, nnx.BatchStat))
+
+
+def test_train_updates_batch_statistics():
+    model = small()
+    x = jax.random.normal(jax.random.key(1), (8, 28, 28, 1))
+    stem = model.stem.conv(x)
+    model(x, train=True)
+    literal = 0.1 * np.asarray(stem).mean((0, 1, 2))
+    np.testing.assert_allclose(model.stem.norm.mean[...], literal, rtol=1e-4, atol=1e-6)
+
+
+def test_keep_prob_1_changes_nothing(key):
+    x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
+    plain = small()(x, train=False)["logits"]
+    dropped = small(drop=DROP)(x, train=False, keep_prob=1.0, rng=key)
+    np.testing.assert_array_equal(plain, dropped["logits"])
+    assert all((kept == 1).all() for kept in dropped["kept"].values())
+
+
+@pytest.mark.parametrize("kind", ["dropblock", "dropout", "spatial_dropout", "drop_path"])
+def test_every_kind_drops(key, kind):
+    model = small(drop=Drop(kind, {"group4": 1.0}, block_size=3))
+    kept = model(jnp.ones((16, 28, 28, 1)), train=True, keep_prob=0.5, rng=key)["kept"]
+    assert len(kept) == (2 if kind == "drop_path" else 6)
+    assert all(0.2 < float(k.mean()) < 0.9 for k in kept.values())
+
+
+def test_bfloat16_computes_in_half_and_keeps_parameters_in_float32(key):
+    model = small(drop=DROP, dtype=jnp.bfloat16)
+    out = model(jnp.ones((2, 28, 28, 1)), train=True, keep_prob=0.9, rng=key)
+    assert {out[name].dtype for name in ("stem", "group4")} == {jnp.dtype("bfloat16")}
+    assert out["logits"].dtype == jnp.float32
+    state = jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    assert {x.dtype for x in state} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 20}, "depth.*20"),
+        ({"stem": "tiny"}, "stem.*'tiny'"),
+        ({"stem_stride": 0}, "stem_stride.*0"),
+        ({"width_multiplier": 0.001}, "width_multiplier.*0.001"),
+        ({"drop": Drop("dropblock", {"group9": 1.0})}, "group9.*group1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        nnx.eval_shape(lambda: make(**arguments))
