@@ -115,7 +115,7 @@ class Progress:
     def print(self, text: str):
         """Prints a line, above the bar where there is one."""
         if self._enabled:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(text, markup=False, soft_wrap=True)
 
     def images_per_second(self, step: int) -> float:
         """Since the last `resume`; 0 before the first, when the step was being compiled."""

@@ -1,5 +1,6 @@
 """Reading a step's metrics: are they finite, and is anything really dropped?"""
 
+import collections
 from collections.abc import Callable
 
 import jax
@@ -38,7 +39,8 @@ class SiteWatch:
     """Stops a run in which a site should have dropped something by now and never has."""
 
     def __init__(self):
-        self._silent = {}  # expected seeds so far of sites that have dropped nothing
+        self._seen = set()  # sites that have dropped something
+        self._expected = collections.defaultdict(float)  # seeds by now, of the others
 
     def update(self, sites: dict):
         """Takes one step's `{site: sums}`, on the host.
@@ -46,16 +48,14 @@ class SiteWatch:
         Raises:
           ConfigError: a site is silently off.
         """
-        for site, sums in sites.items():
-            if float(sums["dropped"]) > 0.0:
-                self._silent[site] = None
-            elif self._silent.get(site, 0.0) is not None:
-                self._silent[site] = self._silent.get(site, 0.0) + float(sums["seeds"])
-                if self._silent[site] > _SEEDS_BEFORE_ALARM:
-                    raise ConfigError(
-                        f"drop site {site} has dropped nothing, where {self._silent[site]:.0f} "
-                        "seeds were expected by now: dropping is silently off there"
-                    )
+        self._seen |= {site for site, sums in sites.items() if float(sums["dropped"]) > 0.0}
+        for site in sites.keys() - self._seen:
+            self._expected[site] += float(sites[site]["seeds"])
+            if self._expected[site] > _SEEDS_BEFORE_ALARM:
+                raise ConfigError(
+                    f"drop site {site} has dropped nothing, where {self._expected[site]:.0f} seeds "
+                    "were expected by now: dropping is silently off there"
+                )
 
 
 def read(step: int, metrics: dict, watch: SiteWatch) -> dict:

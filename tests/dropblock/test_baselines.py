@@ -12,7 +12,7 @@ from dropblock import drop_path, dropout, spatial_dropout
 BASELINES = [dropout, spatial_dropout, drop_path]
 # The axes over which each is one draw.
 TOGETHER = {dropout: (), spatial_dropout: (1, 2), drop_path: (1, 2, 3)}
-SHAPE = (16, 5, 6, 8)
+SHAPE = (16, 3, 5, 32)
 
 every = pytest.mark.parametrize("drop", BASELINES, ids=lambda drop: drop.__name__)
 
@@ -65,11 +65,8 @@ def test_gradient_is_mask_times_scale(key, drop):
             return jnp.sum(jnp.sin(drop(key, x, 0.7)))
 
         gradient = jax.grad(f)
-        return (
-            drop(key, jnp.ones_like(x), 0.7),
-            gradient(x),
-            jax.grad(lambda x: gradient(x).sum())(x),
-        )
+        second = jax.grad(lambda x: gradient(x).sum())
+        return drop(key, jnp.ones_like(x), 0.7), gradient(x), second(x)
 
     factor, first, second = derivatives(x)
     np.testing.assert_allclose(first, np.cos(x * factor) * factor, rtol=2e-5, atol=1e-6)
@@ -77,13 +74,12 @@ def test_gradient_is_mask_times_scale(key, drop):
 
 
 @every
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_dtype_is_kept_and_rounded_once(key, drop, dtype):
-    x = jax.random.normal(jax.random.key(17), SHAPE, dtype)
+def test_dtype_is_kept_and_rounded_once(key, drop):
+    x = jax.random.normal(jax.random.key(17), SHAPE, jnp.bfloat16)
     y, kept = run(drop, key, x, 0.7)
     wide, _ = run(drop, key, x.astype(jnp.float32), 0.7)
     assert y.dtype == x.dtype and kept.dtype == jnp.float32
-    np.testing.assert_array_equal(y, wide.astype(dtype))
+    np.testing.assert_array_equal(y, wide.astype(x.dtype))
 
 
 @every
@@ -96,7 +92,7 @@ def test_draw_depends_on_key_and_position_alone(key, drop):
 
 @pytest.mark.parametrize("drop", [dropout, drop_path])
 def test_any_rank_will_do(key, drop):
-    assert drop(key, jnp.ones((4, 8)), 0.5).shape == (4, 8)
+    assert run(drop, key, jnp.ones((4, 8)), 0.5)[0].shape == (4, 8)
 
 
 @every

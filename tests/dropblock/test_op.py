@@ -95,28 +95,31 @@ def test_dropped_is_a_union_of_whole_blocks(reference, maps, keep_prob, shared_m
         ((4, 6, 5), (2, 3, 4)),
     ],
 )
-@pytest.mark.parametrize("density", [0.03, 0.3])
-def test_same_seeds_give_the_mask_of_the_authors(reference, monkeypatch, spatial, block, density):
+def test_same_seeds_give_the_mask_of_the_authors(reference, monkeypatch, spatial, block):
     # Their noise covers the map; ours only the legal seeds b // 2 <= s < W - (b - 1) // 2. Theirs
     # decides on which side of a seed an even block has its extra cell.
     shape = (2, *spatial, 3)
-    noise = np.random.default_rng(0).random(shape) < density
+    random = np.random.default_rng(0).random(shape)
     legal = tuple(
         slice(b // 2, size - (b - 1) // 2)
         for b, size in zip(reference.clamp(block, spatial), spatial, strict=True)
     )
-    seeds = jnp.asarray(noise[(slice(None), *legal)])
 
-    def bernoulli(rng, shape, probability):
-        assert tuple(shape) == seeds.shape
-        return seeds
+    @jax.jit
+    def mask_of(seeds):
+        def bernoulli(rng, shape, probability):
+            assert tuple(shape) == seeds.shape
+            return seeds
 
-    monkeypatch.setattr(draws, "bernoulli", bernoulli)
-    mask = dropblock_mask(jax.random.key(0), shape, 0.9, block)
-    for n, c in np.ndindex(2, 3):
-        np.testing.assert_array_equal(
-            mask[n, ..., c], reference.authors_mask(noise[n, ..., c], block)
-        )
+        monkeypatch.setattr(draws, "bernoulli", bernoulli)
+        return dropblock_mask(jax.random.key(0), shape, 0.9, block)
+
+    for density in (0.03, 0.3):
+        noise = random < density
+        mask = np.asarray(mask_of(noise[(slice(None), *legal)]))
+        for n, c in np.ndindex(2, 3):
+            authors = reference.authors_mask(noise[n, ..., c], block)
+            np.testing.assert_array_equal(mask[n, ..., c], authors)
 
 
 def test_it_is_on(key):
@@ -196,7 +199,7 @@ def test_keep_prob_one_is_the_identity(key, rule, traced):
 # n * (1 / n) is not 1 in float32 for n = 41, 47, 55, 61, ..., and XLA turns a division by a
 # constant into a product: batches and maps of such sizes would leave the identity by a bit.
 def test_keep_prob_one_is_the_identity_at_awkward_sizes(optimised, key):
-    inputs = [features(shape) for shape in ((41, 4, 2), (55, 3, 1), (2, 41, 1))]
+    inputs = [features(shape) for shape in ((41, 4, 2), (2, 41, 1))]
 
     @jax.jit
     def call(keep_prob):
@@ -216,7 +219,7 @@ def test_half_precision_of_a_large_batch_is_unbiased(optimised, key, dtype, exam
     # 32 Mi elements in float16, 64 MB. A count in float16 overflows beyond 65,504 and zeroes the
     # map (torchvision), one in bfloat16 sticks at 256, and a scale rounded to bfloat16 is off by
     # up to 2^-8.
-    shape, keep_prob = (examples, 64, 128, 64), 0.915
+    shape, keep_prob = (examples, 64, 128, 64), 0.913
     x = jnp.broadcast_to((1 + jnp.arange(64) / 64).astype(dtype), shape)
     call = jax.jit(functools.partial(dropblock, block_size=7, return_kept=True))
     y, kept = call(key, x, keep_prob)
@@ -303,8 +306,8 @@ def test_mask_depends_on_key_and_position_alone(impl):
 
 
 def test_raw_uint32_key_is_a_key_too():
-    new = op(jax.random.key(3), jnp.ones((2, 8, 8, 1)), 0.7, 3)
-    np.testing.assert_array_equal(op(jax.random.PRNGKey(3), jnp.ones((2, 8, 8, 1)), 0.7, 3), new)
+    new = op(jax.random.key(3), jnp.ones((3, 8, 8, 4)), 0.7, 3)
+    np.testing.assert_array_equal(op(jax.random.PRNGKey(3), jnp.ones((3, 8, 8, 4)), 0.7, 3), new)
 
 
 def test_a_lower_keep_prob_drops_more_of_the_same(key):
@@ -352,14 +355,14 @@ def test_an_empty_batch_stays_empty(key):
 def test_block_of_one_cell_and_block_of_the_whole_map(key):
     single = np.asarray(draw(key, (2, 10, 10, 3), 0.5, 1))
     assert 0.4 < single.mean() < 0.6
-    for block in (10, 11, (10, 64)):
+    for block in (10, (11, 64)):
         whole = np.asarray(draw(key, (8, 10, 10, 8), 0.5, block))
         np.testing.assert_array_equal(whole, np.broadcast_to(whole[:, :1, :1], whole.shape))
         assert 0 < whole.mean() < 1
 
 
 def test_numpy_inputs_are_welcome(key):
-    x = np.ones((2, 8, 8, 3), np.float32)
+    x = np.ones((3, 8, 8, 4), np.float32)
     y = dropblock(key, x, np.float32(0.7), np.int64(3))
     np.testing.assert_array_equal(y, dropblock(key, jnp.asarray(x), 0.7, [3, 3]))
 

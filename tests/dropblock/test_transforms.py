@@ -191,7 +191,6 @@ def sharded(key, x, spec):
         (2, (2,), P("a")),
         (8, (8,), P("a")),
         (8, (2, 4), P("a", None, None, "b")),
-        (6, (2, 3), P("a", "b")),
     ],
 )
 def test_same_key_gives_the_same_mask_on_any_number_of_devices(key, x, devices, shape, spec):
@@ -222,8 +221,8 @@ def test_communication_of_a_sharded_batch(optimised, key, x, normalize, all_redu
     assert compiled.count(" all-reduce(") == all_reduces
     for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert f" {other}(" not in compiled
-    # One scalar, whatever its rank.
-    assert re.findall(r"= (\S+?)(?:\{\S*)? all-reduce\(", compiled) in ([], ["f32[1,1,1]"])
+    for shape in re.findall(r"= f32\[([0-9,]*)\]\S* all-reduce\(", compiled):
+        assert set(shape) <= set("1,")  # a scalar, whatever its rank
 
 
 def test_shard_map_needs_a_key_for_each_shard(key):

@@ -17,7 +17,9 @@ def build(drop, names=("group3.block1", "group4.block1", "group4.block2")):
     sites = {}
     for name in names:
         for conv in ("conv1", "conv2"):
-            sites[f"{name}.{conv}"] = plan.site(f"{name}.{conv}", "conv", ends_branch=conv == "conv2")
+            sites[f"{name}.{conv}"] = plan.site(
+                f"{name}.{conv}", "conv", ends_branch=conv == "conv2"
+            )
         sites[f"{name}.skip"] = plan.site(f"{name}.skip", "skip")
     plan.check()
     return sites

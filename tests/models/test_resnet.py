@@ -1,5 +1,7 @@
 """The ResNets: sizes, constants and drop sites of the authors' code."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from models.dropping import Drop
 from models.resnet import ConvNorm, ResNet
 
+NO_DROP = Drop()
 DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
 
 
@@ -18,6 +21,12 @@ def make(depth=18, classes=10, seed=0, **arguments):
 
 def small(**arguments):
     return make(**{"stem": "small", "width_multiplier": 1 / 16, "in_channels": 1, **arguments})
+
+
+@functools.partial(jax.jit, static_argnames=("train", "drop", "dtype"))
+def run(x, rng=None, *, train, keep_prob=1.0, drop=NO_DROP, dtype=jnp.float32):
+    """Builds and calls a small ResNet-18 in one compile."""
+    return small(drop=drop, dtype=dtype)(x, train=train, keep_prob=keep_prob, rng=rng)
 
 
 def shapes(out):
@@ -86,16 +95,20 @@ def test_sites_of_resnet50_are_36_and_each_reports_each_example():
 def test_sites_see_the_map_before_the_stride():
     # The stride sits on the 3x3 (v1.5): conv1's site in the first block of group 4 sees 14x14, on
     # which block 7 keeps .9071, where 7x7 keeps .9 (docs/paper.md section 1.6).
-    model = make(50, 10, width_multiplier=1 / 64, drop=Drop("dropblock", {"group4": 1.0}))
-    out = model(jnp.ones((1, 224, 224, 3)), train=False, keep_prob=0.9, rng=jax.random.key(0))
-    expected = {name: float(e["kept"]) for name, e in out["expected"].items()}
+    @jax.jit  # of which only the expectations, functions of the shapes, are ever computed
+    def expectations(x, key):
+        model = make(50, 10, width_multiplier=1 / 64, drop=Drop("dropblock", {"group4": 1.0}))
+        return model(x, train=False, keep_prob=0.9, rng=key)["expected"]
+
+    out = expectations(jnp.ones((1, 224, 224, 3)), jax.random.key(0))
+    expected = {name: float(e["kept"]) for name, e in out.items()}
     assert expected["group4.block1.conv1"] == pytest.approx(0.9071, abs=5e-5)
     assert expected["group4.block1.conv2"] == pytest.approx(0.9, abs=1e-6)
     assert expected["group4.block1.skip"] == pytest.approx(0.9, abs=1e-6)
 
 
 def test_places_have_their_factors(key):
-    out = small(drop=DROP)(jnp.ones((2, 28, 28, 1)), train=True, keep_prob=0.6, rng=key)
+    out = run(jnp.ones((2, 28, 28, 1)), key, train=True, keep_prob=0.6, drop=DROP)
     for site, expected in out["expected"].items():
         # Block 3 on 7x7 or 4x4 keeps a little more than asked: overlaps.
         factor = 0.25 if site.startswith("group3") else 1.0
@@ -103,24 +116,23 @@ def test_places_have_their_factors(key):
 
 
 def test_initialisers():
-    model = make(50, 1000, width_multiplier=0.5)
-    block = model.groups["group4"]["block2"]
-    kernel = np.asarray(block.convs["conv2"].conv.kernel[...])
+    layer = ConvNorm(64, 128, 3, zero_scale=True, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    kernel = np.asarray(layer.conv.kernel[...])
     # Scale 1, fan-in, truncated at 2 sigma and rescaled to keep the variance.
-    fan_in = 9 * 256
-    assert kernel.std() == pytest.approx(fan_in**-0.5, rel=0.01)
-    assert np.abs(kernel).max() == pytest.approx(2 / 0.87962566 * fan_in**-0.5, rel=0.01)
-    assert np.asarray(model.head.kernel[...]).std() == pytest.approx(0.01, rel=0.01)
-    assert not np.asarray(model.head.bias[...]).any()
-    assert not np.asarray(block.convs["conv3"].norm.scale[...]).any()
-    assert (np.asarray(block.convs["conv2"].norm.scale[...]) == 1).all()
-    norm = block.convs["conv1"].norm
-    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
-    assert block.convs["conv1"].conv.bias is None
+    sigma = (9 * 64) ** -0.5
+    assert kernel.std() == pytest.approx(sigma, rel=0.01)
+    assert np.abs(kernel).max() == pytest.approx(2 / 0.87962566 * sigma, rel=0.01)
+    assert layer.conv.bias is None
+    assert (layer.norm.momentum, layer.norm.epsilon) == (0.9, 1e-5)
+    assert not np.asarray(layer.norm.scale[...]).any()
+
+    head = small(classes=1000, width_multiplier=1 / 4).head
+    assert np.asarray(head.kernel[...]).std() == pytest.approx(0.01, rel=0.01)
+    assert not np.asarray(head.bias[...]).any()
 
 
 def test_a_block_starts_as_the_identity():
-    out = small()(jax.random.normal(jax.random.key(1), (2, 28, 28, 1)), train=False)
+    out = run(jax.random.normal(jax.random.key(1), (2, 28, 28, 1)), train=False)
     # Group 1 projects nothing, and its BN scales are zero at the end of each branch.
     np.testing.assert_array_equal(out["group1"], out["stem"])
 
@@ -167,25 +179,26 @@ def test_train_updates_batch_statistics():
 
 def test_keep_prob_1_changes_nothing(key):
     x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
-    plain = small()(x, train=False)["logits"]
-    dropped = small(drop=DROP)(x, train=False, keep_prob=1.0, rng=key)
+    plain = run(x, train=False)["logits"]
+    dropped = run(x, key, train=False, keep_prob=1.0, drop=DROP)
     np.testing.assert_array_equal(plain, dropped["logits"])
     assert all((kept == 1).all() for kept in dropped["kept"].values())
 
 
 @pytest.mark.parametrize("kind", ["dropblock", "dropout", "spatial_dropout", "drop_path"])
 def test_every_kind_drops(key, kind):
-    model = small(drop=Drop(kind, {"group4": 1.0}, block_size=3))
-    kept = model(jnp.ones((16, 28, 28, 1)), train=True, keep_prob=0.5, rng=key)["kept"]
+    drop = Drop(kind, {"group4": 1.0}, block_size=3)
+    kept = run(jnp.ones((16, 28, 28, 1)), key, train=True, keep_prob=0.5, drop=drop)["kept"]
     assert len(kept) == (2 if kind == "drop_path" else 6)
     assert all(0.2 < float(k.mean()) < 0.9 for k in kept.values())
 
 
 def test_bfloat16_computes_in_half_and_keeps_parameters_in_float32(key):
-    model = small(drop=DROP, dtype=jnp.bfloat16)
-    out = model(jnp.ones((2, 28, 28, 1)), train=True, keep_prob=0.9, rng=key)
+    x = jnp.ones((2, 28, 28, 1))
+    out = run(x, key, train=True, keep_prob=0.9, drop=DROP, dtype=jnp.bfloat16)
     assert {out[name].dtype for name in ("stem", "group4")} == {jnp.dtype("bfloat16")}
     assert out["logits"].dtype == jnp.float32
+    model = nnx.eval_shape(lambda: small(dtype=jnp.bfloat16))
     state = jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     assert {x.dtype for x in state} == {jnp.dtype("float32")}
 

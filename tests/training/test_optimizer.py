@@ -1,0 +1,104 @@
+"""Learning rates and updates against hand-computed values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import defaults
+from training.optimizer import learning_rate_schedule, make_optimizer
+
+
+def schedule(total=1000, per_epoch=10, batch=256, **fields):
+    config = defaults.get_config()
+    config.schedule.update({"learning_rate": 0.1, "reference_batch": 256, "warmup_epochs": 5.0})
+    config.schedule.update(fields)
+    return learning_rate_schedule(
+        config.schedule, batch_size=batch, steps_per_epoch=per_epoch, total_steps=total
+    )
+
+
+def at(rate, steps):
+    return [float(rate(jnp.int32(step))) for step in steps]
+
+
+def test_the_papers_schedule_on_imagenet():
+    rate = schedule(270 * 1251, 1251, 1024, boundaries=(125.0, 200.0, 250.0))
+    epochs = [0, 2.5, 5, 124, 125, 126, 199, 200, 201, 249, 250, 251, 269]
+    expected = [0, 0.2, 0.4, 0.4, 0.04, 0.04, 0.04, 0.004, 0.004, 0.004, 0.0004, 0.0004, 0.0004]
+    np.testing.assert_allclose(at(rate, [round(e * 1251) for e in epochs]), expected, rtol=1e-3)
+    # The drop is at its step, not one beside it.
+    np.testing.assert_allclose(at(rate, [125 * 1251 - 1, 125 * 1251]), [0.4, 0.04], rtol=1e-5)
+
+
+def test_warm_up_is_linear_from_zero():
+    np.testing.assert_allclose(at(schedule(kind="constant"), range(51))[:51], np.arange(51) / 500)
+    np.testing.assert_allclose(at(schedule(kind="constant", warmup_epochs=0.0), [0]), [0.1])
+
+
+def test_cosine_ends_at_its_fraction():
+    rate = schedule(kind="cosine", final_fraction=0.1)
+    middle = 0.1 * (0.1 + 0.9 * 0.5)
+    np.testing.assert_allclose(at(rate, [50, 525, 1000]), [0.1, middle, 0.01], rtol=1e-5)
+
+
+def test_exponential_is_a_staircase_with_a_floor():
+    rate = schedule(kind="exponential", factor=0.5, decay_epochs=10.0, final_fraction=0.2)
+    np.testing.assert_allclose(at(rate, [99, 100, 199, 200, 900]), [0.1, 0.05, 0.05, 0.025, 0.02])
+
+
+def test_a_run_shorter_than_its_warm_up_is_allowed():
+    assert at(schedule(total=10, kind="cosine"), [5])[0] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"kind": "linear"}, "schedule.kind.*'linear'"), ({"boundaries": (30.0, 20.0)}, "increase")],
+)
+def test_wrong_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        schedule(**fields)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_the_authors(nesterov):
+    config = defaults.get_config().optimizer
+    config.update({"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01})
+    rates = [0.1, 0.2, 0.3]
+    tx = make_optimizer(
+        config, lambda step: jnp.array(rates)[step], {"kernel": True, "scale": False}
+    )
+    params = {"kernel": jnp.array([1.0, -2.0]), "scale": jnp.array([3.0])}
+    state = tx.init(params)
+    literal, velocity = {k: np.array(v) for k, v in params.items()}, {"kernel": 0, "scale": 0}
+    for step, rate in enumerate(rates):
+        grads = {"kernel": jnp.array([0.5, 0.1 * step]), "scale": jnp.array([1.0])}
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        for name in literal:
+            # TensorFlow's momentum: the L2 term is part of the gradient, the rate outside it.
+            grad = np.array(grads[name]) + (0.01 * literal[name] if name == "kernel" else 0)
+            velocity[name] = 0.9 * velocity[name] + grad
+            literal[name] = literal[name] - rate * (
+                grad + 0.9 * velocity[name] if nesterov else velocity[name]
+            )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, literal)
+
+
+def test_clipping_bounds_the_gradient_before_decay():
+    config = defaults.get_config().optimizer
+    config.update({"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 1.0})
+    tx = make_optimizer(config, lambda step: 1.0, {"w": True})
+    updates, _ = tx.update(
+        {"w": jnp.array([3.0, 4.0])}, tx.init({"w": jnp.zeros(2)}), {"w": jnp.zeros(2)}
+    )
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{"momentum": 1.0}, {"weight_decay": -1.0}])
+def test_wrong_optimizers_are_refused(fields):
+    config = defaults.get_config().optimizer
+    config.update(fields)
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        make_optimizer(config, lambda step: 1.0, {"w": True})
