@@ -189,7 +189,7 @@ class Classification:
         columns = 8
         rows = math.ceil(len(images) / columns)
         figure = matplotlib.figure.Figure((1.4 * columns, 1.7 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flat
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.axis("off")
         for axis, image, label, prediction in zip(axes, images, labels, predictions, strict=False):

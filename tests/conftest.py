@@ -1,7 +1,12 @@
 """Eight CPU devices, fast compiles, and strictness, for every test."""
 
 import os
+import tempfile
 
+# What one test has compiled, others and their subprocesses need not compile again.
+_CACHE = tempfile.TemporaryDirectory(prefix="dropblock-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

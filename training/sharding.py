@@ -7,13 +7,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from training.config import ConfigError
 
 
-def make_mesh() -> Mesh:
-    """A mesh over all devices, ordered by process, so that a process holds contiguous rows.
+def make_mesh(devices=None) -> Mesh:
+    """A mesh over `devices`, by default all there are, ordered by process, so that a process holds contiguous rows.
 
     `jax.make_mesh` may order them by the topology instead. The axis is Auto in words: Explicit is
     the default of jax, and evaluation's gathers do not type-check in it.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 

@@ -376,6 +376,10 @@ def test_numpy_inputs_are_welcome(key):
         ({"keep_prob": np.float32(1.5)}, ValueError, r"keep_prob .*got 1\.5"),
         ({"keep_prob": np.float64(-2)}, ValueError, r"keep_prob .*got -2"),
         ({"keep_prob": float("nan")}, ValueError, "keep_prob .*got nan"),
+        # Not one for each channel, which would broadcast.
+        ({"keep_prob": np.full(3, 0.9)}, ValueError, r"keep_prob .*scalar.*got array"),
+        ({"keep_prob": None}, ValueError, "keep_prob .*got None"),
+        ({"keep_prob": "0.9"}, ValueError, "keep_prob .*got '0.9'"),
         ({"block_size": 0}, ValueError, "block_size .*at least 1.*got 0"),
         ({"block_size": (3, 0)}, ValueError, r"block_size .*got \(3, 0\)"),
         ({"block_size": (3,)}, ValueError, r"block_size .*2 spatial axes.*got \(3,\)"),

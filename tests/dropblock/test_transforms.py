@@ -225,6 +225,20 @@ def test_communication_of_a_sharded_batch(optimised, key, x, normalize, all_redu
         assert set(shape) <= set("1,")  # a scalar, whatever its rank
 
 
+def test_shard_map_with_a_keep_prob_for_each_shard(key):
+    def local(key, x):
+        index = jax.lax.axis_index("data")
+        key, keep_prob = jax.random.fold_in(key, index), index.astype(jnp.float32)
+        return drop(key, x, keep_prob, gamma_rule="exact", normalize=None)
+
+    run = jax.shard_map(
+        local, mesh=mesh_of(2, "data"), in_specs=(P(), P("data")), out_specs=P("data")
+    )
+    y = jax.jit(run)(key, jnp.ones(SHAPE))
+    np.testing.assert_array_equal(y[:4], 0)
+    np.testing.assert_array_equal(y[4:], 1)
+
+
 def test_shard_map_needs_a_key_for_each_shard(key):
     mesh = mesh_of(8, "data")
 

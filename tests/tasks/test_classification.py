@@ -1,0 +1,116 @@
+"""Losses and metrics against literal computations, and what the task refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mnist_resnet
+from tasks import make_task
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(mnist_resnet.get_config())
+
+
+def literal(logits, labels, mask):
+    """Mean cross-entropy, top-1 and top-5 in percent, in float64, example by example."""
+    losses, top1, top5 = [], [], []
+    for row, label, valid in zip(np.asarray(logits, np.float64), labels, mask, strict=True):
+        if valid:
+            losses.append(np.log(np.exp(row - row.max()).sum()) + row.max() - row[label])
+            order = np.argsort(-row, kind="stable")
+            top1.append(order[0] == label)
+            top5.append(label in order[:5])
+    return {"loss": np.mean(losses), "top1": 100 * np.mean(top1), "top5": 100 * np.mean(top5)}
+
+
+def test_metrics_are_exactly_those_of_the_masked_examples(task, key):
+    logits = 3 * jax.random.normal(key, (40, 10))
+    labels = jax.random.randint(key, (40,), 0, 10)
+    mask = jnp.arange(40) < 33
+    sums = task.eval_sums({"logits": logits}, {"label": labels, "mask": mask})
+    assert sums["count"] == 33
+    assert task.summarize(sums) == pytest.approx(literal(logits, labels, mask), rel=1e-5)
+
+
+def test_equal_logits_are_not_right_for_every_label(task):
+    batch = {"label": jnp.arange(10), "mask": jnp.ones(10, bool)}
+    sums = task.eval_sums({"logits": jnp.zeros((10, 10))}, batch)
+    assert (sums["top1"], sums["top5"]) == (1, 5)
+
+
+def test_masked_examples_may_hold_anything(task):
+    logits = jnp.array([[9.0] + [0.0] * 9, [jnp.nan] * 10])
+    batch = {"label": jnp.array([0, 0]), "mask": jnp.array([True, False])}
+    assert task.summarize(task.eval_sums({"logits": logits}, batch))["top1"] == 100
+    batch["mask"] = jnp.array([True, True])
+    assert task.summarize(task.eval_sums({"logits": logits}, batch))["top1"] == 50
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_loss(key, smoothing):
+    config = mnist_resnet.get_config()
+    config.label_smoothing = smoothing
+    logits = jax.random.normal(key, (6, 10))
+    labels = jnp.array([0, 1, 2, 3, 4, 5])
+    loss, sums = make_task(config).loss({"logits": logits}, {"label": labels})
+    targets = np.eye(10)[np.asarray(labels)] * (1 - smoothing) + smoothing / 10
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    assert float(loss) == pytest.approx(-(targets * log_p).sum(-1).mean(), rel=1e-5)
+    assert float(sums["loss"]) == pytest.approx(6 * float(loss), rel=1e-5)
+
+
+def test_images_are_normalised_on_the_device(task):
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    expected = (pixels / 255 - 0.13) / 0.31
+    np.testing.assert_allclose(task.inputs({"image": pixels}), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_show_labels_and_mistakes(task):
+    batch = next(iter(task.eval_batches(rows=slice(None))))
+    shown = {"logits": np.eye(10)[(batch["label"] + 1) % 10]}
+    figure = task.draw(shown, batch, limit=9)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(figure.axes) == 16 and sum(map(bool, titles)) == 9
+    wrong, right = (batch["label"][0] + 1) % 10, batch["label"][0]
+    assert titles[0] == f"{task.class_names[wrong]} ({task.class_names[right]})"
+
+
+def test_shapes_are_those_of_the_data(task):
+    batch = next(iter(task.train_batches(start_step=0, rows=slice(None))))
+    for name, expected in task.batch_shapes(100).items():
+        assert (batch[name].shape, batch[name].dtype) == (expected.shape, expected.dtype)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing.*1.0"),
+        ({"dtype": "float64"}, "dtype.*'float64'"),
+        ({"data.on_error": "ignore"}, "data.on_error.*'ignore'"),
+        ({"data.augment": "heavy"}, "'heavy'"),
+        ({"data.mean": (0.1, 0.2)}, r"data.mean.*1 channels.*\(0.1, 0.2\)"),
+        ({"data.name": "nowhere"}, "inputs.prepare --name=nowhere"),
+        ({"data.eval_split": "validation"}, "validation"),
+        ({"task": "guessing"}, "task must be.*'guessing'"),
+        ({"drop.kind": "blockdrop"}, "drop.kind"),
+    ],
+)
+def test_wrong_configs_are_refused(fields, message):
+    config = mnist_resnet.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        make_task(config)
+
+
+def test_counts_come_from_the_config_where_the_data_is_missing():
+    config = mnist_resnet.get_config()
+    config.data.name = "nowhere"
+    task = make_task(config, need_data=False)
+    assert (task.num_train, task.num_eval, len(task.class_names)) == (4000, 1000, 10)
+    assert "nowhere" in task.missing
+    config.data.num_eval_examples = None
+    with pytest.raises(ValueError, match="num_eval_examples must be set"):
+        make_task(config, need_data=False)

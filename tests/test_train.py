@@ -1,0 +1,230 @@
+"""The training command as its users meet it: whole runs, kills, and what goes wrong."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = "tests/tiny.py"
+
+
+def start(workdir, *arguments, config=TINY, script="train.py"):
+    """Starts `python train.py` in a process of its own, on one device, compiling lightly."""
+    command = [sys.executable, script, "--config", config, "--workdir", str(workdir)]
+    if script == "evaluate.py":
+        del command[2:4]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        command + list(arguments),
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process, code=0):
+    """Waits for a process; returns its output, if it ended with `code`."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out + err
+
+
+def run(workdir, *arguments, code=0, **options):
+    return finish(start(workdir, *arguments, **options), code)
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(workdir):
+    """All lines but for how long they took."""
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in records(workdir)]
+
+
+def state(workdir, step):
+    """The bytes of every array of a checkpoint."""
+    path = workdir / "checkpoints" / str(step)
+    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
+        tree = ocp.load(path, checkpointable_name="state")
+    return {
+        jax.tree_util.keystr(p): np.asarray(x).tobytes()
+        for p, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A whole run of 12 steps, and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    return workdir, run(workdir)
+
+
+def test_a_run_leaves_everything_it_promises(undisturbed):
+    workdir, output = undisturbed
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "plots",
+        "result.json",
+    }
+    assert {path.name for path in (workdir / "plots").iterdir()} == {"curves.png", "examples.png"}
+    lines = records(workdir)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines if "eval/top1" in line] == [6, 12]
+    assert all(line["eval/examples"] == 50 for line in lines if "eval/top1" in line)
+
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["final"]["step"] == 12 and result["best"]["top1"] >= result["final"]["top1"]
+    assert result["versions"]["jax"] == jax.__version__ and result["devices"].startswith("1 x")
+    assert set(result["kept"]) == {"group3", "group4"}
+    for kept in result["kept"].values():
+        assert kept["kept"] == pytest.approx(kept["expected"], abs=0.02) and kept["kept"] < 1
+    assert re.search(r"step 12/12 .* images/s", output)
+    assert re.search(r"group4: kept 0\.\d+, expected 0\.\d+", output)
+    assert str(workdir / "plots") in output
+
+
+def test_a_finished_run_stays_finished(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    before = records(workdir)
+    run(workdir)
+    assert records(workdir) == before
+
+
+def check_kills(undisturbed, workdir, kills, seed):
+    """Kills a run at random moments, restarts it each time, and compares the end."""
+    moments = random.Random(seed)
+    metrics = workdir / "metrics.jsonl"
+    for _ in range(kills):
+        process = start(workdir)
+        lines = metrics.read_text().count("\n") if metrics.exists() else 0
+        # Until it has trained on, then some more: in a step, an evaluation, or a save.
+        while process.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") not in (0, lines):
+                break
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    run(workdir)
+    assert state(workdir, 12) == state(undisturbed[0], 12)
+    assert untimed(workdir) == untimed(undisturbed[0])
+
+
+def test_two_kills_change_nothing(undisturbed, tmp_path):
+    check_kills(undisturbed, tmp_path / "run", kills=2, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_five_kills_change_nothing(undisturbed, tmp_path, seed):
+    check_kills(undisturbed, tmp_path / "run", kills=5, seed=seed)
+
+
+def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(workdir)
+    metrics = workdir / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, code=143)
+    step = int(re.search(r"step (\d+) is saved", output)[1])
+    assert step < 12 and (workdir / "checkpoints" / str(step) / "manifest.json").exists()
+    assert f"going on from step {step} of 12" in run(workdir)
+    assert state(workdir, 12) == state(undisturbed[0], 12)
+    assert untimed(workdir) == untimed(undisturbed[0])
+
+
+def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
+    workdir = tmp_path / "run"
+    run(workdir, "--config.schedule.learning_rate=1e30", code=3)
+    # Nothing that is not finite was logged or saved.
+    assert all(np.isfinite(line["train/loss"]) for line in records(workdir))
+    output = run(workdir, "--config.schedule.learning_rate=1e30", code=3)
+    assert re.search(r"error: (loss|grad_norm) is (nan|inf) at step \d+", output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.modle.depth=18"], "no config field 'modle' here: did you mean 'model'"),
+        (["--config.batch_size=many"], "batch_size"),
+        (["--config.drop.keep_prob=1.5"], r"drop.keep_prob must be in \[0, 1\], got 1.5"),
+        (["--config.drop.block_size=0"], "block_size must be at least 1"),
+        (["--config.drop.block_size=(3,3,3)"], r"block_size .* got \(3, 3, 3\)"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_before_anything_is_written(tmp_path, arguments, message):
+    output = run(tmp_path / "run", *arguments, code=2)
+    errors = [line for line in output.splitlines() if line.strip()]
+    assert len(errors) == 1 and re.match(f"error: .*{message}", errors[0]), output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_variant_and_a_missing_config_are_named(tmp_path):
+    output = run(tmp_path / "run", config="configs/imagenet_resnet50.py:dropblok", code=2)
+    assert output == "error: no variant 'dropblok' in this config; it has baseline, dropblock\n"
+    output = run(tmp_path / "run", config="configs/nothing.py", code=2)
+    assert "configs/nothing.py" in output and output.count("\n") == 1
+
+
+def test_another_config_in_the_workdir_is_refused_and_nothing_harmed(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    output = run(workdir, "--config.seed=1", code=2)
+    assert "seed was 0, is 1" in output and "--allow_config_change" in output
+    assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+
+def test_a_flipped_byte_is_noticed_and_the_run_recovers(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    files = [p for p in (workdir / "checkpoints" / "12" / "state").rglob("*") if p.is_file()]
+    victim = max(files, key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    output = run(workdir)
+    assert "step 12 is damaged" in output and "going on from step 9 of 12" in output
+    assert state(workdir, 12) == state(undisturbed[0], 12)
+    assert untimed(workdir) == untimed(undisturbed[0])
+
+
+def test_evaluate_finds_what_training_found(undisturbed):
+    workdir, _ = undisturbed
+    last = records(workdir)[-1]
+    result = json.loads(run(workdir, script="evaluate.py"))
+    assert result == {"step": 12} | {
+        k.removeprefix("eval/"): v for k, v in last.items() if k.startswith("eval/")
+    }
+
+
+def test_evaluate_with_dropblock_on(undisturbed):
+    workdir, _ = undisturbed
+    result = json.loads(
+        run(workdir, "--keep_prob=0.5", "--block_size=2", "--checkpoint=best", script="evaluate.py")
+    )
+    # Block 2 on 2x2 maps drops whole channels; the group's factor holds.
+    assert result["expected_kept/group4"] == pytest.approx(0.5, abs=0.08)
+    assert result["kept/group4"] == pytest.approx(result["expected_kept/group4"], abs=0.05)
+    output = run(workdir, "--checkpoint=5", script="evaluate.py", code=2)
+    assert re.search(r"no checkpoint '5' .* there are .*12", output)

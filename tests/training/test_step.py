@@ -1,0 +1,187 @@
+"""One step: the same on any number of devices, and the same as its parts done by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import mnist_resnet
+from tasks import make_task
+from training import sharding
+from training import state as state_lib
+from training.plan import make_plan
+from training.step import site_sums
+
+
+def tiny(**fields):
+    config = mnist_resnet.get_config()
+    config.data.train_split = "train[:64]"
+    config.data.eval_split = "test[:50]"
+    config.model.width_multiplier = 1 / 16
+    config.batch_size = 16
+    config.epochs = 3.0
+    config.schedule.warmup_epochs = 0.0
+    config.update_from_flattened_dict(fields)
+    return make_plan(config, make_task)
+
+
+def run(plan, steps, devices=1):
+    """The state and the metrics after each of some steps."""
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    replicated = sharding.replicated(mesh)
+    key = jax.device_put(jax.random.key(0), replicated)
+    state = jax.device_put(jax.jit(plan.create)(jax.random.key(0)), replicated)
+    step = plan.train_step(mesh)
+    metrics = []
+    batches = plan.task.train_batches(start_step=0, rows=slice(None))
+    for _, batch in zip(range(steps), batches, strict=False):
+        batch.pop("skipped")
+        state, new = step(state, sharding.put_batch(mesh, batch), key)
+        metrics.append(jax.device_get(new))
+    return state, metrics, step
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return tiny(**{"ema_decay": 0.9, "drop.keep_prob": 0.5})
+
+
+@pytest.fixture(scope="module")
+def one_device(plan):
+    return run(plan, 5)
+
+
+def test_eight_devices_do_what_one_does(plan, one_device):
+    state, metrics, _ = run(plan, 1, devices=8)
+    one_state, one_metrics, _ = run(plan, 1)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *metrics, *one_metrics
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, one_state
+    )
+
+
+def test_the_step_compiles_once_over_a_schedule(one_device):
+    state, metrics, step = one_device
+    keep_probs = [m["keep_prob"] for m in metrics]
+    np.testing.assert_allclose(keep_probs, [1 - 0.5 * t / 12 for t in range(5)], rtol=1e-6)
+    assert step._cache_size() == 1
+    assert int(state["step"]) == 5
+
+
+def test_the_state_is_a_pytree_of_plain_dicts(one_device):
+    state, _, _ = one_device
+    assert set(state) == {"step", "params", "batch_stats", "opt_state", "ema"}
+    assert type(state["params"]["groups"]["group4"]["block2"]) is dict
+    assert {x.dtype for x in jax.tree.leaves(state["params"])} == {jnp.dtype("float32")}
+
+
+def test_sites_report_what_they_dropped(one_device):
+    _, metrics, _ = one_device
+    sites = metrics[-1]["sites"]
+    assert len(sites) == 12  # two blocks of three sites in each of groups 3 and 4
+    assert metrics[0]["sites"]["group4.block1.conv1"]["dropped"] == 0  # keep_prob 1 at step 0
+    dropped = sum(site["dropped"] for site in sites.values())
+    expected = sum(site["expected_dropped"] for site in sites.values())
+    assert dropped == pytest.approx(expected, rel=0.5) and expected > 1
+
+
+def test_ema_is_the_recursion(plan):
+    state, _, _ = run(plan, 0)
+    average = jax.tree.map(np.array, state_lib.variables(state))
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    step = plan.train_step(mesh)
+    for batch, _ in zip(
+        plan.task.train_batches(start_step=0, rows=slice(None)), range(3), strict=False
+    ):
+        batch.pop("skipped")
+        state, _ = step(state, sharding.put_batch(mesh, batch), jax.random.key(0))
+        now = {name: state[name] for name in ("params", "batch_stats")}
+        average = jax.tree.map(lambda a, x: 0.9 * a + 0.1 * np.asarray(x), average, now)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state["ema"], average
+    )
+
+
+def test_weight_decay_spares_batch_norm_and_nothing_else(plan):
+    flat = jax.tree_util.tree_leaves_with_path(plan.network.decayed)
+    spared = {jax.tree_util.keystr(path) for path, decayed in flat if not decayed}
+    assert all("'norm'" in path for path in spared)
+    kept = {jax.tree_util.keystr(path) for path, decayed in flat if decayed}
+    assert not any("'norm'" in path for path in kept) and "['head']['bias']" in kept
+
+
+@pytest.fixture(scope="module")
+def accumulating():
+    return tiny(
+        **{
+            "accumulate": 2,
+            "drop.kind": "none",
+            "optimizer.momentum": 0.0,
+            "optimizer.nesterov": False,
+        }
+    )
+
+
+def test_accumulation_is_the_mean_of_micro_batches(accumulating):
+    plan = accumulating
+    state, metrics, _ = run(plan, 1)
+
+    @jax.jit
+    def micro_step(params, stats, rows):
+        def loss_fn(params):
+            out, new = plan.network.apply(params, stats, plan.task.inputs(rows), train=True)
+            return plan.task.loss(out, rows)[0], new
+
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+    start = jax.jit(plan.create)(jax.random.key(0))
+    batch = next(iter(plan.task.train_batches(start_step=0, rows=slice(None))))
+    stats, grads, losses = start["batch_stats"], [], []
+    for index in range(2):  # row i belongs to micro-batch i % 2
+        rows = {name: batch[name][index::2] for name in ("image", "label")}
+        (loss, stats), grad = micro_step(start["params"], stats, rows)
+        grads.append(grad)
+        losses.append(loss)
+    mean = jax.tree.map(lambda *g: sum(g) / 2, *grads)
+    updates, _ = plan.optimizer.update(mean, start["opt_state"], start["params"])
+    literal = optax.apply_updates(start["params"], updates), stats
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        (state["params"], state["batch_stats"]),
+        literal,
+    )
+    assert metrics[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics[0]["sums"]["count"] == 16
+
+
+def test_micro_batches_and_devices_together(accumulating):
+    _, one, _ = run(accumulating, 1)
+    _, eight, _ = run(accumulating, 1, devices=8)
+    assert eight[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
+
+
+def test_site_sums_by_hand():
+    out = {
+        "kept": {"a": jnp.array([1.0, 0.5, 0.75])},
+        "expected": {"a": {"kept": jnp.float32(0.8), "seeds": jnp.float32(7)}},
+    }
+    sums = site_sums(out)["a"]
+    expected = {"count": 3, "dropped": 0.75, "expected_dropped": 0.6, "seeds": 7}
+    assert {k: float(v) for k, v in sums.items()} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "accumulate", "message"),
+    [
+        (12, 8, 1, "12 cannot be divided over 8 devices: use 8 or 16"),
+        (16, 8, 4, "16 cannot be divided over 8 devices x 4 micro-batches: use 32"),
+        (16, 1, 0, "accumulate must be at least 1"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(batch, devices, accumulate, message):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    with pytest.raises(ValueError, match=message):
+        sharding.check_batch(mesh, batch, accumulate)
