@@ -1,13 +1,11 @@
 """What the configs of small images (28 to 64 pixels) share."""
 
-from ml_collections import ConfigDict
-
 from configs import defaults
 
 VARIANTS = {"baseline": {"drop.kind": "none"}, "dropblock": {"drop.kind": "dropblock"}}
 
 
-def get_config() -> ConfigDict:
+def get_config():
     config = defaults.get_config()
     config.model.depth = 18
     config.model.stem = "small"

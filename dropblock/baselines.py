@@ -1,5 +1,7 @@
 """The regularisers that the paper compares DropBlock with."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from dropblock import checks, draws
@@ -19,7 +21,7 @@ def _drop(rng, x, keep_prob, mask_shape, return_kept):
     return (y, kept_fraction(mask, range(1, x.ndim)).reshape(-1)) if return_kept else y
 
 
-def dropout(rng, x, keep_prob, *, return_kept=False):
+def dropout(rng, x, keep_prob, *, return_kept=False) -> Any:
     """Dropout (Srivastava et al., 2014): each element is kept with keep_prob.
 
     Args:
@@ -38,7 +40,7 @@ def dropout(rng, x, keep_prob, *, return_kept=False):
     return _drop(rng, x, keep_prob, x.shape, return_kept)
 
 
-def spatial_dropout(rng, x, keep_prob, *, return_kept=False):
+def spatial_dropout(rng, x, keep_prob, *, return_kept=False) -> Any:
     """SpatialDropout (Tompson et al., 2015): each whole channel map is kept with keep_prob.
 
     Args:
@@ -59,7 +61,7 @@ def spatial_dropout(rng, x, keep_prob, *, return_kept=False):
     return _drop(rng, x, keep_prob, mask_shape, return_kept)
 
 
-def drop_path(rng, x, keep_prob, *, return_kept=False):
+def drop_path(rng, x, keep_prob, *, return_kept=False) -> Any:
     """DropPath (Larsson et al., 2016; stochastic depth): each example is kept whole or not.
 
     Apply it to the residual branch, not to the sum.

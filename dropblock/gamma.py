@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ GAMMA_RULES = ("paper", "exact")
 _NEWTON_STEPS = 24
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _coverage(spatial_shape, block_shape):
     """By how many legal blocks the positions of a map are covered.
 
@@ -66,7 +67,7 @@ def _exact_gamma(keep_prob, spatial_shape, block_shape, numpy):
     return numpy.where(keep_prob > 0, -numpy.expm1(-t), 1.0)
 
 
-def block_gamma(keep_prob, spatial_shape, block_size, gamma_rule="paper"):
+def block_gamma(keep_prob, spatial_shape, block_size, gamma_rule="paper") -> Any:
     """The probability that a legal position seeds a dropped block.
 
     "paper" is the paper's equation, taken for each axis (sizes W, block sides b clamped to W):
@@ -108,7 +109,7 @@ def block_gamma(keep_prob, spatial_shape, block_size, gamma_rule="paper"):
     return float(gamma) if number else gamma
 
 
-def expected_keep(gamma, spatial_shape, block_size):
+def expected_keep(gamma, spatial_shape, block_size) -> Any:
     """The expected fraction of a map that is kept, overlaps of blocks included.
 
     A position that n legal blocks cover is kept with probability `(1 - gamma) ** n`; this is

@@ -1,5 +1,7 @@
 """DropBlock as a Flax NNX module."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -78,11 +80,11 @@ class DropBlock(nnx.Module):
             raise ValueError("deterministic must be given to DropBlock's constructor or call")
         if deterministic:
             return x
-        rngs = self.rngs if rngs is None else rngs
-        if isinstance(rngs, nnx.Rngs):
-            rngs = rngs["dropblock"]
+        source: Any = self.rngs if rngs is None else rngs
+        if isinstance(source, nnx.Rngs):
+            source = source["dropblock"]
         return dropblock(
-            rngs() if isinstance(rngs, nnx.RngStream) else rngs,
+            source() if isinstance(source, nnx.RngStream) else source,
             x,
             self.keep_prob if keep_prob is None else keep_prob,
             self.block_size,

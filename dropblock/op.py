@@ -1,6 +1,8 @@
 """DropBlock itself: the mask, and the op that applies it."""
 
 import math
+from collections.abc import Sequence
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,13 @@ def _grow(seeds, block_shape, spatial_shape):
 
 
 def dropblock_mask(
-    rng, shape, keep_prob, block_size, *, shared_mask=False, gamma_rule="paper"
+    rng: jax.Array,
+    shape: Sequence[int],
+    keep_prob: float | jax.Array,
+    block_size: int | Sequence[int],
+    *,
+    shared_mask: bool = False,
+    gamma_rule: str = "paper",
 ) -> jax.Array:
     """Draws the mask of DropBlock.
 
@@ -86,6 +94,34 @@ def apply_mask(x, mask, scale) -> jax.Array:
     return jnp.where(mask, wide * scale, 0.0).astype(x.dtype)
 
 
+@overload
+def dropblock(
+    rng: jax.Array,
+    x: jax.Array,
+    keep_prob: float | jax.Array,
+    block_size: int | Sequence[int],
+    *,
+    shared_mask: bool = ...,
+    gamma_rule: str = ...,
+    normalize: str | None = ...,
+    return_kept: Literal[False] = ...,
+) -> jax.Array: ...
+
+
+@overload
+def dropblock(
+    rng: jax.Array,
+    x: jax.Array,
+    keep_prob: float | jax.Array,
+    block_size: int | Sequence[int],
+    *,
+    shared_mask: bool = ...,
+    gamma_rule: str = ...,
+    normalize: str | None = ...,
+    return_kept: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
+
+
 def dropblock(
     rng,
     x,
@@ -94,7 +130,7 @@ def dropblock(
     *,
     shared_mask=False,
     gamma_rule="paper",
-    normalize="batch",
+    normalize: str | None = "batch",
     return_kept=False,
 ):
     """Drops contiguous blocks of a feature map and rescales what is left.

@@ -189,7 +189,8 @@ class ResNet(nnx.Module):
             BatchNorm in eval mode too (Figure 5, Monte-Carlo uncertainty).
 
         Returns:
-          `stem`, `group1` .. `group4`: features `[batch, height / stride, width / stride, filters]`;
+          `stem`, `group1` .. `group4`: features `[batch, height, width, channels]`, each at its
+            own stride;
           `logits`: float32 `[batch, num_classes]`;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`;
           `expected`: the expectations beside it, see `dropping.report`.

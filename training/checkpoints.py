@@ -6,6 +6,7 @@ gets a `manifest.json` when its save has finished, and is believed only if the s
 
 import hashlib
 import json
+from typing import Any
 
 import jax
 from absl import logging
@@ -31,18 +32,19 @@ class Checkpoints:
         if keep is not None and keep < 1:
             raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
         policies = ocp.training.preservation_policies
-        best = policies.BestN(
+        best: Any = policies.BestN(
             get_metric_fn=lambda metrics: metrics[best_metric],
             n=1,
             keep_checkpoints_without_metrics=False,
         )
+        policy: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
         self._checkpointer = ocp.training.Checkpointer(
             epath.Path(directory),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            preservation_policy=policy,
             cleanup_tmp_directories=keep is not None,
         )
         self._best_metric = best_metric
-        self._pending = None
+        self._pending: Any = None
 
     def __enter__(self):
         return self
@@ -88,7 +90,7 @@ class Checkpoints:
     def _folder(self, step):
         return self.directory / str(step)
 
-    def _saved(self):
+    def _saved(self) -> list[Any]:
         # One without a manifest is a save that was interrupted: it counts as not there.
         return [
             checkpoint
@@ -116,7 +118,7 @@ class Checkpoints:
         ]
         return max(scores)[1] if scores else None
 
-    def restore(self, abstract_state, *, step: int | None = None):
+    def restore(self, abstract_state, *, step: int | None = None) -> Any:
         """Loads the latest whole checkpoint, or that of `step`.
 
         Args:
@@ -167,9 +169,10 @@ def _sums(folder: epath.Path) -> dict[str, str]:
             if path.is_dir():
                 folders.append(path)
             elif not path.name.startswith(_MANIFEST):
+                file: Any
                 with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                sums[path.relative_to(folder).as_posix()] = digest
+                    digest = hashlib.file_digest(file, "sha256")
+                sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return sums
 
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import sys
+from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
@@ -85,12 +86,12 @@ def _sentence(error: Exception) -> str:
     return " ".join(lines)
 
 
-def to_json(config: ml_collections.ConfigDict) -> str:
+def to_json(config: Any) -> str:
     """The resolved config, sorted, so that two of them can be compared line by line."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def from_json(path: pathlib.Path) -> ml_collections.ConfigDict:
+def from_json(path: pathlib.Path) -> Any:
     """Reads a config that `to_json` wrote.
 
     Raises:
@@ -104,7 +105,7 @@ def from_json(path: pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path} is damaged ({error}): restore it, or start anew") from None
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, allow_change: bool):
+def claim(workdir: pathlib.Path, config: Any, allow_change: bool):
     """Writes `config.json` into `workdir`; a run that is there must have the same config.
 
     Raises:
@@ -138,7 +139,7 @@ def _flat(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def steps(config: ml_collections.ConfigDict, num_examples: int) -> tuple[int, int]:
+def steps(config: Any, num_examples: int) -> tuple[int, int]:
     """Steps of an epoch and of the run.
 
     An epoch is `num_examples // batch_size` steps, as in the authors' code (1251 for ImageNet at

@@ -1,16 +1,16 @@
 """Building a run at full size by shape alone, and printing what it would be."""
 
 import collections
+from typing import Any
 
 import jax
-import ml_collections
 from clu import parameter_overview
 
 from training import sharding
 from training.plan import Plan, make_plan
 
 
-def dry_run(config: ml_collections.ConfigDict, make_task, *, compile_step: bool = False):
+def dry_run(config: Any, make_task, *, compile_step: bool = False):
     """Prints parameters, FLOPs, bytes, batch shapes and schedules of a config; trains nothing.
 
     Args:

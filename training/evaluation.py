@@ -1,5 +1,7 @@
 """Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -29,7 +31,9 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     )
 
     def evaluate(variables, key):
-        totals, picture, skipped = None, None, 0
+        totals: Any = None
+        picture: Any = None
+        skipped = 0
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
         for index, local in enumerate(batches):
             skipped += int(local.pop("skipped").sum())

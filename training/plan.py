@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import ml_collections
 import optax
 from jax.sharding import Mesh
 
-import dropblock
+from dropblock import checks, keep_prob_schedule
 from training import optimizer as optimizer_lib
 from training import sharding
 from training import state as state_lib
@@ -30,7 +29,7 @@ class Plan:
       steps_per_epoch, total_steps: lengths.
     """
 
-    config: ml_collections.ConfigDict
+    config: Any
     task: Any
     network: state_lib.Network
     optimizer: optax.GradientTransformation
@@ -72,7 +71,7 @@ class Plan:
         )
 
 
-def make_plan(config: ml_collections.ConfigDict, make_task: Callable) -> Plan:
+def make_plan(config: Any, make_task: Callable) -> Plan:
     """Checks a config by building all of it by shape.
 
     Args:
@@ -91,9 +90,9 @@ def make_plan(config: ml_collections.ConfigDict, make_task: Callable) -> Plan:
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
         )
-        dropblock.checks.probability("drop.keep_prob", config.drop.keep_prob)
+        checks.probability("drop.keep_prob", config.drop.keep_prob)
         target = config.drop.keep_prob if task.drops else 1.0
-        keep_prob = dropblock.keep_prob_schedule(target, total_steps, config.drop.schedule)
+        keep_prob = keep_prob_schedule(target, total_steps, config.drop.schedule)
         network = state_lib.make_network(task.make_model)
         optimizer = optimizer_lib.make_optimizer(config.optimizer, learning_rate, network.decayed)
         decay = config.ema_decay

@@ -8,8 +8,9 @@ from training.config import ConfigError
 
 
 def make_mesh(devices=None) -> Mesh:
-    """A mesh over `devices`, by default all there are, ordered by process, so that a process holds contiguous rows.
+    """A mesh over `devices`, by default all there are.
 
+    They are ordered by process, so that a process holds contiguous rows of a batch;
     `jax.make_mesh` may order them by the topology instead. The axis is Auto in words: Explicit is
     the default of jax, and evaluation's gathers do not type-check in it.
     """
@@ -28,7 +29,7 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """The rows of the global batch that this process holds."""
     slices = by_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
-    bounds = [rows[0].indices(batch_size)[:2] for rows in slices]
+    bounds = [rows[0].indices(batch_size)[:2] for rows in slices if rows is not None]
     return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
 
 
