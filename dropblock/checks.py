@@ -13,7 +13,9 @@ def is_number(value) -> bool:
 
 
 def probability(name: str, value) -> None:
-    """Raises ValueError where a plain number lies outside [0, 1]; arrays are not read."""
+    """Raises ValueError unless a number in [0, 1] or a scalar array, whose value is not read."""
+    if not is_number(value) and getattr(value, "shape", None) != ():
+        raise ValueError(f"{name} must be a number or a scalar array, got {value!r}")
     if is_number(value) and not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
 

@@ -59,12 +59,14 @@ def _exact_gamma(keep_prob, spatial_shape, block_shape, numpy):
         return t + (numpy.log(keep) - target) * keep / (counts * terms).sum()
 
     if numpy is jnp:
-        t = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, jnp.zeros((), jnp.float32))
+        t = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, 0.0 * target)
     else:
         t = 0.0
         for step in range(_NEWTON_STEPS):
             t = newton(step, t)
-    return numpy.where(keep_prob > 0, -numpy.expm1(-t), 1.0)
+    # The iteration ends within a rounding of the ends, and 1e-9 would still drop a block.
+    gamma = numpy.where(keep_prob < 1, -numpy.expm1(-numpy.maximum(t, 0.0)), 0.0)
+    return numpy.where(keep_prob > 0, gamma, 1.0)
 
 
 def block_gamma(keep_prob, spatial_shape, block_size, gamma_rule="paper") -> Any:

@@ -85,12 +85,14 @@ def kept_fraction(mask, axes) -> jax.Array:
     cells = math.prod(mask.shape[axis] for axis in axes)
     # A count in the dtype of x is what makes other implementations zero whole float16 maps.
     count = jnp.sum(mask, axes, dtype=jnp.uint32, keepdims=True)
-    return count.astype(jnp.float32) / jnp.float32(cells)
+    # XLA divides by a constant as a product with its inverse, and 41 * (1 / 41) is not 1.
+    fraction = count.astype(jnp.float32) / jnp.float32(cells)
+    return jnp.where(count == jnp.uint32(cells), 1.0, fraction)
 
 
 def apply_mask(x, mask, scale) -> jax.Array:
     """`x * mask * scale` in x's dtype, computed in float32 at least; no 0 * inf."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
     return jnp.where(mask, wide * scale, 0.0).astype(x.dtype)
 
 
@@ -179,11 +181,12 @@ def dropblock(
     if normalize is None:
         y = jnp.where(mask, x, jnp.zeros_like(x))
     else:
-        fraction = {
-            "batch": lambda: kept.mean(0, keepdims=True),
-            "sample": lambda: kept,
-            "map": lambda: kept_fraction(mask, range(1, x.ndim - 1)),
+        size, total = {
+            # Not the mean, which is a product with 1 / batch and would not be 1 for all kept.
+            "batch": lambda: (x.shape[0], kept.sum(0, keepdims=True)),
+            "sample": lambda: (1, kept),
+            "map": lambda: (1, kept_fraction(mask, range(1, x.ndim - 1))),
         }[normalize]()
         # Where nothing is kept there is nothing to scale: 0, not 1 / 0.
-        y = apply_mask(x, mask, jnp.where(fraction > 0, 1.0 / fraction, 0.0))
+        y = apply_mask(x, mask, jnp.where(total > 0, size / total, 0.0))
     return (y, kept.reshape(-1)) if return_kept else y

@@ -32,14 +32,14 @@ def keep_prob_schedule(target, num_steps, kind="linear", start=1.0):
     checks.choice("kind", kind, KINDS)
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    if kind == "constant":
-        start = target
 
     def schedule(step):
         if checks.is_number(step):
             progress = min(max(step / num_steps, 0.0), 1.0)
         else:
             progress = jnp.clip(jnp.asarray(step, jnp.float32) / num_steps, 0.0, 1.0)
+        if kind == "constant":
+            return target + 0.0 * progress
         # In this form both ends are met exactly.
         return (1.0 - progress) * start + progress * target
 

@@ -176,6 +176,15 @@ def test_all_dropped_is_zero_not_nan():
     assert outcomes == {0.0, 1.0}
 
 
+def test_gradient_where_all_is_dropped_is_zero_not_nan(key):
+    # A scale of 1 / 0 would hide in the output, since nothing is kept, and show here as 0 * inf.
+    def loss(x):
+        _, outputs = every_normalize(key, x, 0.0, 3, gamma_rule="exact")
+        return jnp.stack([y.sum() for y, _ in outputs])
+
+    np.testing.assert_array_equal(jax.jacrev(loss)(features((3, 8, 8, 4))), 0)
+
+
 @pytest.mark.parametrize("traced", [False, True])
 def test_exact_rule_keeps_nothing_at_keep_prob_zero(key, traced):
     x = features((3, 8, 8, 4)).at[0, 0, 0, 0].set(jnp.inf)
@@ -273,6 +282,11 @@ def test_nan_and_inf_do_not_leak_out_of_dropped_places(key):
             outputs_and_gradients(jnp.where(mask, x, poison)),
             clean,
         )
+    # XLA on a CPU happens to make a select of x * mask. Other backends need not, so also without.
+    with jax.disable_jit():
+        for how, y in zip(NORMALIZE, clean[0], strict=True):
+            eager = dropblock(key, jnp.where(mask, x, jnp.nan), 0.6, 3, normalize=how)
+            np.testing.assert_allclose(eager, y, rtol=1e-6)
 
 
 # What the mask depends on -------------------------------------------------------------------
