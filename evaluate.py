@@ -15,7 +15,7 @@ from absl import flags
 
 from tasks import make_task
 from training import config as config_lib
-from training import sharding
+from training import multihost, sharding
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.evaluation import make_evaluate
@@ -31,12 +31,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data is now, if it 
 _SPLIT = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
 _KEEP_PROB = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
 _BLOCK_SIZE = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a pod or cluster.")
 
 
 def main(_) -> int:
-    if _MULTIHOST.value:
-        jax.distributed.initialize()
+    multihost.initialize()
     workdir = pathlib.Path(_WORKDIR.value)
     config = config_lib.from_json(workdir / "config.json")
     if _DATA_DIR.value is not None:

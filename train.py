@@ -9,7 +9,6 @@ The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad 
 
 import contextlib
 import json
-import math
 import pathlib
 import time
 
@@ -20,7 +19,7 @@ from ml_collections import config_flags
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
-from training import plots, sharding, telemetry
+from training import multihost, plots, sharding, telemetry
 from training.checkpoints import Checkpoints
 from training.dry_run import dry_run
 from training.evaluation import make_evaluate
@@ -37,7 +36,6 @@ _CHECKPOINT_DIR = flags.DEFINE_string(
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Go on with the run in the workdir though the config differs."
 )
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the other hosts of a pod or cluster.")
 _DRY_RUN = flags.DEFINE_flag(
     flags.Flag(
         flags.EnumParser(["false", "true", "compile"]),
@@ -52,8 +50,7 @@ flags.mark_flag_as_required("config")
 
 
 def main(_) -> int:
-    if _MULTIHOST.value:
-        jax.distributed.initialize()
+    multihost.initialize()
     if _DRY_RUN.value != "false":
         dry_run(_CONFIG.value, make_task, compile_step=_DRY_RUN.value == "compile")
         return 0
@@ -117,9 +114,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         progress = stack.enter_context(log_lib.Progress(total_steps, first, config.batch_size))
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
-        best = max(
-            (r.get(f"eval/{task.best_metric}", -math.inf) for r in log.records), default=-math.inf
-        )
+        best = checkpoints.best_value(until=first)
         watch = telemetry.SiteWatch()
         batches = task.train_batches(
             start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
@@ -149,7 +144,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
 
             metrics = telemetry.read(*pending, watch)
             pending, evaluated = None, None
-            record = {"step": step, "epoch": step / plan.steps_per_epoch}
+            record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
             record |= telemetry.flat(metrics, task)
             record["data/skipped"] = skipped
             record["time/images_per_second"] = progress.images_per_second(step)

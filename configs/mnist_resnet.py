@@ -25,6 +25,7 @@ def get_config(variant: str = "dropblock"):
     config.data.mean = (0.13,)
     config.data.std = (0.31,)
 
+    config.schedule.reference_batch = 100
     config.log_every_steps = 20
     config.eval_every_epochs = 3.0
     config.checkpoint_every_steps = 200

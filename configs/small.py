@@ -14,6 +14,7 @@ def get_config():
     config.data.num_threads = 0  # reading ahead in threads costs more than so small an image
     config.data.num_classes = 10
     config.schedule.kind = "cosine"
+    config.schedule.reference_batch = 128
     config.schedule.warmup_epochs = 2.0
     config.optimizer.weight_decay = 5e-4
     return config

@@ -3,10 +3,11 @@
 import os
 import tempfile
 
-# What one test has compiled, others and their subprocesses need not compile again.
-_CACHE = tempfile.TemporaryDirectory(prefix="dropblock-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# What one test has compiled, other tests, workers and subprocesses need not compile again.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="dropblock-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

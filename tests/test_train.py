@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
@@ -207,6 +208,49 @@ def test_a_flipped_byte_is_noticed_and_the_run_recovers(undisturbed, tmp_path):
     assert "step 12 is damaged" in output and "going on from step 9 of 12" in output
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An image folder of two classes, with one file in each split that is no image."""
+    root = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 9)):
+        for name, level in (("dark", 60), ("light", 190)):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                image = (level + pixels.integers(-40, 40, (32, 32, 3))).astype(np.uint8)
+                suffix = "JPEG" if index % 2 else "png"
+                Image.fromarray(image).save(root / split / name / f"{index}.{suffix}")
+        (root / split / "dark" / "broken.JPEG").write_bytes(b"\xff\xd8 not an image")
+    return root
+
+
+def on_folder(folder, on_error):
+    return [
+        f"--config.data.dir={folder}",
+        f"--config.data.on_error={on_error}",
+        "--config.data.name=image_folder",
+        "--config.data.train_split=train",
+        "--config.data.eval_split=val",
+        "--config.data.channels=3",
+        "--config.data.mean=(0.5,0.5,0.5)",
+        "--config.data.std=(0.25,0.25,0.25)",
+    ]
+
+
+def test_a_corrupt_image_is_skipped_named_and_counted(folder, tmp_path):
+    output = run(tmp_path / "run", *on_folder(folder, "skip"))
+    last = records(tmp_path / "run")[-1]
+    # 33 training files, 2 steps of 16 an epoch; 19 to evaluate, of which one does not count.
+    assert last["step"] == 6 and last["data/skipped"] >= 1 and last["eval/examples"] == 18
+    for split in ("train", "val"):
+        assert str(pathlib.Path(split) / "dark" / "broken.JPEG") in output
+
+
+def test_a_corrupt_image_is_fatal_where_the_config_says_so(folder, tmp_path):
+    output = run(tmp_path / "run", *on_folder(folder, "raise"), code=2)
+    assert "error: " in output and "broken.JPEG" in output and "Traceback" not in output
 
 
 def test_evaluate_finds_what_training_found(undisturbed):

@@ -6,6 +6,7 @@ gets a `manifest.json` when its save has finished, and is believed only if the s
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import jax
@@ -111,12 +112,18 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the best metric, None where none has one."""
-        scores = [
+        return max(self._scores())[1] if self._scores() else None
+
+    def best_value(self, until: int) -> float:
+        """The best metric of the checkpoints up to a step, -inf where none has one."""
+        return max((value for value, step in self._scores() if step <= until), default=-math.inf)
+
+    def _scores(self) -> list[tuple[float, int]]:
+        return [
             (checkpoint.metrics[self._best_metric], checkpoint.step)
             for checkpoint in self._saved()
             if checkpoint.metrics
         ]
-        return max(scores)[1] if scores else None
 
     def restore(self, abstract_state, *, step: int | None = None) -> Any:
         """Loads the latest whole checkpoint, or that of `step`.

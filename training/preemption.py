@@ -7,13 +7,15 @@ from jax.experimental import multihost_utils
 
 
 class StopSignals:
-    """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual."""
+    """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual.
+
+    With several hosts jax itself catches SIGTERM, and makes all of them stop at one step.
+    """
 
     def __enter__(self):
         self._received = 0
-        self._previous = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        caught = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        self._previous = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(self, *_):
@@ -25,7 +27,7 @@ class StopSignals:
         signal.signal(number, self._previous[number])
 
     def at(self, step: int) -> int:
-        """The signal to stop for after `step`, or 0; all hosts of a pod agree on the step."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            return self._received or signal.SIGTERM
-        return 0 if jax.process_count() > 1 else self._received
+        """The signal to stop for after `step`, or 0; to be asked after every step."""
+        if jax.process_count() > 1:
+            return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+        return self._received

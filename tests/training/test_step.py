@@ -22,6 +22,8 @@ def tiny(**fields):
     config.batch_size = 16
     config.epochs = 3.0
     config.schedule.warmup_epochs = 0.0
+    config.schedule.kind = "constant"
+    config.schedule.learning_rate = 0.3
     config.update_from_flattened_dict(fields)
     return make_plan(config, make_task)
 
@@ -161,6 +163,19 @@ def test_micro_batches_and_devices_together(accumulating):
     _, one, _ = run(accumulating, 1)
     _, eight, _ = run(accumulating, 1, devices=8)
     assert eight[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
+
+
+def test_a_network_learns_its_batch(plan):
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state, step = jax.jit(plan.create)(jax.random.key(0)), plan.train_step(mesh)
+    state = jax.device_put(state, sharding.replicated(mesh))
+    batch = next(iter(plan.task.train_batches(start_step=0, rows=slice(None))))
+    batch.pop("skipped")
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, sharding.put_batch(mesh, batch), jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    assert losses[0] == pytest.approx(np.log(10), abs=0.2) and min(losses[-5:]) < 0.7 * losses[0]
 
 
 def test_site_sums_by_hand():
