@@ -42,7 +42,10 @@ def main(_) -> int:
     if _SPLIT.value is not None:
         config.data.eval_split = _SPLIT.value
     if _BLOCK_SIZE.value is not None:
-        config.drop.block_size = _BLOCK_SIZE.value
+        if _KEEP_PROB.value is None:
+            raise ConfigError("--block_size needs --keep_prob: without it nothing is dropped")
+        with config.ignore_type():  # the run's may have been a tuple
+            config.drop.block_size = _BLOCK_SIZE.value
     result = evaluate(
         config,
         _CHECKPOINT_DIR.value or workdir.absolute() / "checkpoints",
@@ -70,9 +73,10 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> 
         config.drop.keep_prob = keep_prob
         if config.drop.kind == "none":
             config.drop.kind = "dropblock"
-    plan = make_plan(config, make_task)
     mesh = sharding.make_mesh()
-    sharding.check_batch(mesh, config.batch_size, 1)
+    # Padded and masked, so the batch may be what these devices divide.
+    config.batch_size = -(-config.batch_size // mesh.size) * mesh.size
+    plan = make_plan(config, make_task)
     with Checkpoints(checkpoint_dir, keep=None, best_metric=plan.task.best_metric) as checkpoints:
         step = _step(checkpoints, checkpoint)
         state = checkpoints.restore(plan.abstract_state(mesh), step=step)
@@ -94,6 +98,8 @@ def _step(checkpoints, name: str) -> int | None:
     if name == "latest":
         return None
     if name == "best":
+        if checkpoints.best is None:
+            raise ConfigError(f"no checkpoint in {checkpoints.directory} has been evaluated")
         return checkpoints.best
     if not name.isdigit() or int(name) not in steps:
         listed = ", ".join(map(str, steps))

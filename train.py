@@ -151,7 +151,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             if evaluating:
                 evaluated, picture = evaluate(variables(state), key)
                 record |= {f"eval/{name}": value for name, value in evaluated.items()}
-                saving = saving or evaluated[task.best_metric] > best
+                saving = saving or evaluated[task.best_metric] >= best
                 best = max(best, evaluated[task.best_metric])
                 if lead:
                     plots.save_figure(picture, workdir / "plots" / "examples.png")
@@ -172,8 +172,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         records = log.records
     if lead:
         plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
-        result = make_result(records, task.best_metric, time.time() - began)
-        (workdir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        path = workdir / "result.json"
+        if first == total_steps and path.exists():  # nothing was done: the result stands
+            result = json.loads(path.read_text())
+        else:
+            result = make_result(records, task.best_metric, time.time() - began)
+            config_lib.write(path, json.dumps(result, indent=2) + "\n")
         print(report(result, workdir))
     return 0
 

@@ -2,7 +2,7 @@
 
     python train.py --config configs/cifar10_resnet.py --config.data.dir DIR
 
-Expected: not run in full yet; see the README.
+Expected: not measured in full; the paper has no result on this set.
 """
 
 from configs import defaults, small

@@ -33,7 +33,10 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.drop.schedule = "linear"
     config.drop.block_size = placeholder(object)  # an int, or one for each axis
     config.drop.block_size = 7
-    config.drop.places = ConfigDict({"group1": 0.0, "group2": 0.0, "group3": 0.25, "group4": 1.0})
+    config.drop.places = ConfigDict(
+        {"group1": 0.0, "group2": 0.0, "group3": 0.25, "group4": 1.0},
+        allow_dotted_keys=True,  # a config file may name "group4.block1"
+    )
     config.drop.sites = ("conv", "skip")
     config.drop.shared_mask = False
     config.drop.gamma_rule = "paper"

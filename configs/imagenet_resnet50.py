@@ -3,7 +3,7 @@
     python train.py --config configs/imagenet_resnet50.py:dropblock --config.data.dir DIR
 
 DIR holds the TFDS set `imagenet2012` in ArrayRecord form. Plain folders (train/ and val/ of class
-folders, as most people have them) need three fields more:
+folders, as most people have them) need two fields more:
 
     --config.data.name image_folder --config.data.eval_split val
 

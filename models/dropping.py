@@ -27,7 +27,7 @@ class Drop:
 
     Attributes:
       kind: one of `KINDS`.
-      places: prefix of site names -> factor on `1 - keep_prob`. The longest prefix wins.
+      places: prefix of site names -> factor on `1 - keep_prob`; 0 is off. The longest prefix wins.
         The paper's ResNet: `{"group3": 0.25, "group4": 1.0}`.
       block_size: DropBlock's block side, an int or one for each spatial axis.
       sites: which kinds of sites are active, from `SITES`: after convolutions, on skips.
@@ -63,7 +63,7 @@ class Drop:
         object.__setattr__(self, "places", tuple(dict(self.places).items()))
         for place, factor in self.places:
             checks.probability(f"drop.places[{place!r}]", factor)
-        if self.kind != "none" and not self.places:
+        if self.kind != "none" and not any(factor for _, factor in self.places):
             raise ValueError(f"drop.places must name where {self.kind} acts, got none")
 
 
@@ -162,15 +162,16 @@ class SitePlan:
         place = self.drop.place_of(name)
         if self.drop.kind == "none" or place is None:
             return None
+        factor = dict(self.drop.places)[place]
         active = ends_branch if self.drop.kind == "drop_path" else kind in self.drop.sites
-        if not active:
+        if not active or factor == 0:
             return None
         self._matched.add(place)
-        return Site(name, index, dict(self.drop.places)[place], self.drop)
+        return Site(name, index, factor, self.drop)
 
     def check(self):
         """Raises ValueError for a place that activates no site: it would be silently off."""
-        unmatched = set(dict(self.drop.places)) - self._matched
+        unmatched = {place for place, factor in self.drop.places if factor} - self._matched
         if self.drop.kind != "none" and unmatched:
             tops = dict.fromkeys(name.split(".")[0] for name in self._names)
             raise ValueError(

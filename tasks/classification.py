@@ -41,6 +41,12 @@ class Classification:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
         data = config.data
         checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
+        checks.choice("data.augment", data.augment, transforms.KINDS)
+        if data.image_size < 1 or data.crop_padding < 0:
+            raise ValueError(
+                "data.image_size must be positive and data.crop_padding not negative, got "
+                f"{data.image_size} and {data.crop_padding}"
+            )
         checks.choice("data.on_error", data.on_error, pipeline.ON_ERROR)
         for name in ("mean", "std"):
             if len(getattr(data, name)) != data.channels:
@@ -80,6 +86,25 @@ class Classification:
         for split, source in ((data.train_split, self.train), (data.eval_split, self.eval)):
             if not len(source):
                 raise sources.DataError(f"split {split!r} of {data.name} has no examples")
+
+        self._check_an_image()
+
+    def _check_an_image(self):
+        """Holds the first image that can be read to the shape the config gives."""
+        expected = self.batch_shapes(1)["image"].shape[1:]
+        for index in range(min(len(self.train), 10)):
+            try:
+                image = self.train[index]["image"]
+            except sources.DataError:
+                continue  # found again, and treated as the config says, when training
+            found = self._train_transform(image, np.random.default_rng(0)).shape
+            if found != expected:
+                raise ValueError(
+                    f"images of {self.config.data.name} are {found} (height, width, channels), "
+                    f"where the config says {expected}: set data.image_size, data.channels, and "
+                    "an augmentation that resizes"
+                )
+            return
 
     def _assume(self, error):
         data = self.config.data

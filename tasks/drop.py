@@ -12,7 +12,7 @@ def make_drop(drop) -> Drop:
     block_size = drop.block_size
     return Drop(
         kind=drop.kind,
-        places={place: factor for place, factor in drop.places.items() if factor != 0},
+        places=dict(drop.places.items()),
         block_size=tuple(block_size) if isinstance(block_size, list) else block_size,
         sites=tuple(drop.sites),
         shared_mask=drop.shared_mask,

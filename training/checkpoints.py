@@ -4,9 +4,11 @@ Orbax commits a step's folder atomically, but reads a flipped byte without a wor
 gets a `manifest.json` when its save has finished, and is believed only if the sums agree.
 """
 
+import concurrent.futures
 import hashlib
 import json
 import math
+import pathlib
 from typing import Any
 
 import jax
@@ -32,19 +34,24 @@ class Checkpoints:
     def __init__(self, directory, *, keep: int | None, best_metric: str):
         if keep is not None and keep < 1:
             raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
+        if "://" not in str(directory):
+            directory = pathlib.Path(directory).absolute()  # Orbax takes no other
         policies = ocp.training.preservation_policies
         best: Any = policies.BestN(
             get_metric_fn=lambda metrics: metrics[best_metric],
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        policy: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+        # One more than asked for: the newest counts only once its manifest is written.
+        latest = policies.LatestN(None if keep is None else keep + 1)
+        policy: Any = policies.AnyPreservationPolicy([latest, best])
         self._checkpointer = ocp.training.Checkpointer(
             epath.Path(directory),
             preservation_policy=policy,
             cleanup_tmp_directories=keep is not None,
         )
         self._best_metric = best_metric
+        self._worker = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: Any = None
 
     def __enter__(self):
@@ -52,6 +59,7 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.finish()
+        self._worker.shutdown()
         self._checkpointer.close()
 
     def save(self, step: int, state, metrics: dict | None):
@@ -71,14 +79,16 @@ class Checkpoints:
             overwrite=True,
             metrics=None if metrics is None else {self._best_metric: metrics[self._best_metric]},
         )
-        self._pending = step, response
+        # Completed behind the run's back: a kill must not cost a checkpoint that is on the disk.
+        self._pending = self._worker.submit(self._complete, step, response)
 
     def finish(self):
-        """Waits for the save in progress and writes its manifest."""
-        if self._pending is None:
-            return
-        step, response = self._pending
-        self._pending = None
+        """Waits for the save in progress and its manifest."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _complete(self, step, response):
         response.result()
         if jax.process_index() == 0:
             folder = self._folder(step)
@@ -138,6 +148,9 @@ class Checkpoints:
         Raises:
           ConfigError: no checkpoint is whole, or that of `step` is not.
         """
+        unfinished = {c.step for c in self._checkpointer.checkpoints} - set(self.steps)
+        if unfinished:
+            logging.warning("saves of steps %s were interrupted: not used", sorted(unfinished))
         fault = None
         for candidate in self.steps[::-1] if step is None else [step]:
             if fault is not None:
@@ -147,7 +160,8 @@ class Checkpoints:
                 return self._load(candidate, abstract_state)
         if fault is None:
             return None
-        raise ConfigError(f"{fault}; there is no other to use: start anew in another --workdir")
+        remedy = "start anew in another --workdir" if step is None else "choose another step"
+        raise ConfigError(f"{fault}; {remedy}")
 
     def _load(self, step, abstract_state):
         try:

@@ -112,7 +112,8 @@ def claim(workdir: pathlib.Path, config: Any, allow_change: bool):
       ConfigError: the run there has another config, and `allow_change` is False.
     """
     path, text = workdir / "config.json", to_json(config)
-    if path.exists() and not allow_change:
+    # A run that has logged nothing yet has nothing to lose by another config.
+    if path.exists() and (workdir / "metrics.jsonl").exists() and not allow_change:
         was, now = from_json(path), json.loads(text)
         changes = [
             f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
@@ -126,7 +127,14 @@ def claim(workdir: pathlib.Path, config: Any, allow_change: bool):
                 "--workdir, or go on with the new config by --allow_config_change"
             )
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write(path, text)
+
+
+def write(path: pathlib.Path, text: str):
+    """Writes a file whole or not at all, so that a kill cannot leave half of it."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

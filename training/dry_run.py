@@ -94,6 +94,8 @@ def _print_schedules(plan: Plan):
     for step in (0, total // 2, total):
         keep_prob = plan.keep_prob(step)
         places = ", ".join(
-            f"{place} {1 - factor * (1 - keep_prob):.4f}" for place, factor in plan.task.drop.places
+            f"{place} {1 - factor * (1 - keep_prob):.4f}"
+            for place, factor in plan.task.drop.places
+            if factor
         )
         print(f"  step {step:,}: {keep_prob:.4f}" + (f" ({places})" if plan.task.drops else ""))

@@ -33,7 +33,7 @@ class MetricsLog:
         draft = path.with_suffix(".draft")
         draft.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         draft.replace(path)
-        self._file = path.open("a")
+        self._file = path.open("a", buffering=1)  # a line at a time, for tail -f
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
         )

@@ -23,8 +23,19 @@ def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, t
     """
     if schedule.kind not in KINDS:
         raise ValueError(f"schedule.kind must be one of {KINDS}, got {schedule.kind!r}")
+    positive = ["reference_batch"]
+    if schedule.kind == "step":
+        positive += ["factor"]
+    if schedule.kind == "exponential":
+        positive += ["factor", "decay_epochs"]
+    for name in positive:
+        if schedule[name] <= 0:
+            raise ValueError(f"schedule.{name} must be positive, got {schedule[name]}")
+    for name in ("learning_rate", "warmup_epochs"):
+        if schedule[name] < 0:
+            raise ValueError(f"schedule.{name} must not be negative, got {schedule[name]}")
     boundaries = [round(epoch * steps_per_epoch) for epoch in schedule.boundaries]
-    if boundaries != sorted(set(boundaries)):
+    if schedule.kind == "step" and boundaries != sorted(set(boundaries)):
         raise ValueError(f"schedule.boundaries must increase, got {schedule.boundaries}")
     peak = schedule.learning_rate * batch_size / schedule.reference_batch
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
@@ -35,7 +46,7 @@ def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, t
         ),
         "exponential": lambda: optax.exponential_decay(
             peak,
-            transition_steps=round(schedule.decay_epochs * steps_per_epoch),
+            transition_steps=max(round(schedule.decay_epochs * steps_per_epoch), 1),
             decay_rate=schedule.factor,
             staircase=True,
             end_value=schedule.final_fraction * peak,
@@ -78,8 +89,11 @@ def make_optimizer(optimizer, learning_rate, decayed) -> optax.GradientTransform
             f"optimizer.weight_decay must not be negative, got {optimizer.weight_decay}"
         )
     clip = optimizer.clip_norm
+    if clip is not None and clip <= 0:
+        raise ValueError(f"optimizer.clip_norm must be positive or None, got {clip}")
     return optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        # The L2 term is part of the loss, so it is part of what is clipped.
         optax.add_decayed_weights(optimizer.weight_decay, decayed),
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         optax.sgd(learning_rate, optimizer.momentum, optimizer.nesterov),
     )

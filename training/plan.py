@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from dropblock import checks, keep_prob_schedule
+from dropblock.schedule import KINDS as SCHEDULES
 from training import optimizer as optimizer_lib
 from training import sharding
 from training import state as state_lib
@@ -91,6 +92,11 @@ def make_plan(config: Any, make_task: Callable) -> Plan:
             total_steps=total_steps,
         )
         checks.probability("drop.keep_prob", config.drop.keep_prob)
+        checks.choice("drop.schedule", config.drop.schedule, SCHEDULES)
+        if config.seed < 0:
+            raise ConfigError(f"seed must not be negative, got {config.seed}")
+        if config.keep_checkpoints < 1:
+            raise ConfigError(f"keep_checkpoints must be at least 1, got {config.keep_checkpoints}")
         target = config.drop.keep_prob if task.drops else 1.0
         keep_prob = keep_prob_schedule(target, total_steps, config.drop.schedule)
         network = state_lib.make_network(task.make_model)

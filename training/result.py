@@ -19,7 +19,8 @@ def make_result(records: list[dict], best_metric: str, seconds: float) -> dict:
       seconds: wall time of this process, without earlier ones that were stopped.
     """
     evaluated = [record for record in records if f"eval/{best_metric}" in record]
-    best = max(evaluated, key=lambda record: record[f"eval/{best_metric}"])
+    # The last of equals, which is the one whose checkpoint is kept.
+    best = max(evaluated[::-1], key=lambda record: record[f"eval/{best_metric}"])
     device = jax.devices()[0]
     return {
         "final": _eval_part(evaluated[-1]),
@@ -62,7 +63,8 @@ def _kept(records):
     places = [name.removeprefix("kept/") for name in last[-1] if name.startswith("kept/")]
 
     def mean(name):
-        return sum(record[name] for record in last) / len(last)
+        values = [record[name] for record in last if name in record]
+        return sum(values) / len(values)
 
     return {
         place: {"kept": mean(f"kept/{place}"), "expected": mean(f"expected_kept/{place}")}

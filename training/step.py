@@ -130,7 +130,7 @@ def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
             task.inputs(batch),
             train=False,
             keep_prob=keep_prob,
-            rng=state_lib.stream(key, "drop") if dropping else None,
+            rng=state_lib.stream(key, "eval_drop") if dropping else None,
         )
         sums = {"sums": task.eval_sums(out, batch), "sites": site_sums(out)}
         return sums, task.shown(out)

@@ -44,6 +44,8 @@ def test_the_longest_prefix_wins_and_a_prefix_ends_at_a_dot():
     )
     factors = {name.rsplit(".", 1)[0]: site.factor for name, site in sites.items()}
     assert factors == {"group3.block1": 0.25, "group4.block1": 1.0, "group4.block2": 0.5}
+    off = build(Drop("dropblock", {"group4": 1.0, "group4.block2": 0.0, "group7": 0.0}))
+    assert {name.rsplit(".", 1)[0] for name in active(off)} == {"group4.block1"}
     with pytest.raises(ValueError, match=r"'group' match no|\['group'\]"):
         build(Drop("dropblock", {"group": 1.0}))
 

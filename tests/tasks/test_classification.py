@@ -92,6 +92,12 @@ def test_shapes_are_those_of_the_data(task):
         ({"data.on_error": "ignore"}, "data.on_error.*'ignore'"),
         ({"data.augment": "heavy"}, "'heavy'"),
         ({"data.mean": (0.1, 0.2)}, r"data.mean.*1 channels.*\(0.1, 0.2\)"),
+        ({"data.image_size": 0}, "data.image_size.*0"),
+        ({"data.image_size": 32, "data.augment": "none"}, r"\(28, 28, 1\).*\(32, 32, 1\)"),
+        (
+            {"data.channels": 3, "data.mean": (0.1,) * 3, "data.std": (0.3,) * 3},
+            r"\(28, 28, 1\).*\(28, 28, 3\): set",
+        ),
         ({"data.name": "nowhere"}, "inputs.prepare --name=nowhere"),
         ({"data.eval_split": "validation"}, "validation"),
         ({"task": "guessing"}, "task must be.*'guessing'"),

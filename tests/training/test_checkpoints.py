@@ -1,6 +1,7 @@
 """A checkpoint is whole or it is not used."""
 
 import logging
+import time
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,10 @@ def test_the_one_before_a_damaged_one_is_used_and_said(folder, damage, caplog):
 def test_none_whole_is_an_error_not_a_new_run(folder):
     for step in (10, 20, 30):
         flip_a_byte(folder / str(step))
-    with open_at(folder) as checkpoints, pytest.raises(ConfigError, match="no other to use"):
+    with (
+        open_at(folder) as checkpoints,
+        pytest.raises(ConfigError, match="step 10 is damaged.*start anew"),
+    ):
         checkpoints.restore(ABSTRACT)
 
 
@@ -105,8 +109,25 @@ def test_a_broken_manifest_is_a_fault(folder, caplog):
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 20
 
 
+def test_a_save_is_complete_without_another_to_follow(tmp_path):
+    with open_at(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state(1), None)
+        manifest = tmp_path / "1" / "manifest.json"
+        deadline = time.monotonic() + 60
+        while not manifest.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert manifest.exists()
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_at("relative") as checkpoints:
+        checkpoints.save(1, state(1), None)
+    assert (tmp_path / "relative" / "1" / "manifest.json").exists()
+
+
 def test_the_latest_and_the_best_are_kept(tmp_path):
-    with open_at(tmp_path, keep=2) as checkpoints:
+    with open_at(tmp_path, keep=1) as checkpoints:
         for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 65.0), (6, None)):
             checkpoints.save(step, state(step), None if top1 is None else {"top1": top1})
         checkpoints.finish()

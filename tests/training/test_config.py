@@ -20,6 +20,7 @@ def test_a_workdir_keeps_its_config(tmp_path, config):
     workdir = tmp_path / "new"
     config_lib.claim(workdir, config, False)
     config_lib.claim(workdir, config, False)  # the same run goes on
+    (workdir / "metrics.jsonl").touch()
     assert json.loads((workdir / "config.json").read_text())["drop"]["sites"] == ["conv", "skip"]
     config.drop.keep_prob = 0.8
     config.drop.places.group3 = 0.5

@@ -54,7 +54,13 @@ def test_a_run_shorter_than_its_warm_up_is_allowed():
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"kind": "linear"}, "schedule.kind.*'linear'"), ({"boundaries": (30.0, 20.0)}, "increase")],
+    [
+        ({"kind": "linear"}, "schedule.kind.*'linear'"),
+        ({"boundaries": (30.0, 20.0)}, "increase"),
+        ({"factor": 0.0}, "schedule.factor.*0.0"),
+        ({"reference_batch": 0}, "schedule.reference_batch.*0"),
+        ({"learning_rate": -0.1}, "schedule.learning_rate.*-0.1"),
+    ],
 )
 def test_wrong_fields_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
@@ -86,7 +92,7 @@ def test_sgd_is_the_authors(nesterov):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, literal)
 
 
-def test_clipping_bounds_the_gradient_before_decay():
+def test_clipping_bounds_the_gradient_as_a_whole():
     config = defaults.get_config().optimizer
     config.update({"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 1.0})
     tx = make_optimizer(config, lambda step: 1.0, {"w": True})
