@@ -16,7 +16,7 @@ test-slow: .venv/.installed
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
