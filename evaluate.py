@@ -48,7 +48,7 @@ def main(_) -> int:
             config.drop.block_size = _BLOCK_SIZE.value
     result = evaluate(
         config,
-        _CHECKPOINT_DIR.value or workdir.absolute() / "checkpoints",
+        _CHECKPOINT_DIR.value or workdir / "checkpoints",
         _CHECKPOINT.value,
         keep_prob=_KEEP_PROB.value,
     )

@@ -101,7 +101,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         stop = stack.enter_context(StopSignals())
         checkpoints = stack.enter_context(
             Checkpoints(
-                checkpoint_dir or workdir.absolute() / "checkpoints",
+                checkpoint_dir or workdir / "checkpoints",
                 keep=config.keep_checkpoints,
                 best_metric=task.best_metric,
             )

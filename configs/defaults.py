@@ -88,7 +88,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.log_every_steps = 100
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 1000
-    config.keep_checkpoints = 3  # the latest, besides the best
+    config.keep_checkpoints = 3  # before the newest, besides the best
     return config
 
 

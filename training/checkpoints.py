@@ -27,7 +27,7 @@ class Checkpoints:
 
     Args:
       directory: local, or a bucket's; created if it is not there.
-      keep: how many of the latest to keep; None to keep all, and to read only.
+      keep: how many to keep before the newest; None to keep all, and to read only.
       best_metric: the metric whose highest value is kept besides.
     """
 
@@ -63,7 +63,7 @@ class Checkpoints:
         self._checkpointer.close()
 
     def save(self, step: int, state, metrics: dict | None):
-        """Begins to save `state`; it is complete after the next `save`, `finish` or exit.
+        """Begins to save `state`; it is completed in the background, see `finish`.
 
         Args:
           step: finished steps of the run.
@@ -122,7 +122,7 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the best metric, None where none has one."""
-        return max(self._scores())[1] if self._scores() else None
+        return max(self._scores(), default=(None, None))[1]
 
     def best_value(self, until: int) -> float:
         """The best metric of the checkpoints up to a step, -inf where none has one."""
