@@ -1,11 +1,12 @@
 """The regularisers that the paper compares DropBlock with."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
-from dropblock import checks, draws
-from dropblock.op import apply_mask, kept_fraction
+from dropblock import checks, draws, words
+from dropblock.op import keep
 
 
 def _drop(rng, x, keep_prob, mask_shape, return_kept):
@@ -16,9 +17,12 @@ def _drop(rng, x, keep_prob, mask_shape, return_kept):
         raise TypeError(f"x must have a floating dtype, got {x.dtype}")
     keep_prob = jnp.clip(jnp.asarray(keep_prob, jnp.float32), 0.0, 1.0)
     # Drawn as what is dropped, so that a keep_prob near 1 keeps its resolution.
-    mask = ~draws.bernoulli(rng, mask_shape, 1.0 - keep_prob)
-    y = apply_mask(x, mask, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
-    return (y, kept_fraction(mask, range(1, x.ndim)).reshape(-1)) if return_kept else y
+    dropped = draws.bernoulli(rng, mask_shape, 1.0 - keep_prob, typical=0.1)
+    channels = mask_shape[-1]
+    y = keep(x, dropped, channels, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
+    count = words.count(dropped, range(1, x.ndim))
+    kept = words.kept_fraction(count, math.prod(mask_shape[1:]))
+    return (y, kept.reshape(-1)) if return_kept else y
 
 
 def dropout(rng, x, keep_prob, *, return_kept=False) -> Any:

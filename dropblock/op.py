@@ -1,5 +1,6 @@
 """DropBlock itself: the mask, and the op that applies it."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, overload
@@ -7,33 +8,28 @@ from typing import Literal, overload
 import jax
 import jax.numpy as jnp
 
-from dropblock import checks, draws
+from dropblock import checks, draws, words
 from dropblock.gamma import block_gamma
 
 NORMALIZE = ("batch", "sample", "map", None)
 
+# Where the draw is to be quick, see `draws.bernoulli`: the paper's ResNet ends at 0.9.
+_TYPICAL_KEEP_PROB = 0.9
 
-def _grow(seeds, block_shape, spatial_shape):
-    """Grows each seed to its block.
 
-    Args:
-      seeds: bool `[batch, *(size - block + 1), channels]`, True at the first cell of a block.
-
-    Returns:
-      bool `[batch, *spatial, channels]`, True inside a block.
-    """
-    for axis, (block, size) in enumerate(zip(block_shape, spatial_shape, strict=True), start=1):
-        padding = [(0, 0, 0)] * seeds.ndim
-        padding[axis] = (0, size - seeds.shape[axis], 0)
-        seeds = jax.lax.pad(seeds, False, padding)
-        # Shifted ORs whose span doubles: log2(block) passes where a window would take block.
-        span = 1
-        while span < block:
-            shift = min(span, block - span)
-            padding[axis] = (shift, -shift, 0)
-            seeds = seeds | jax.lax.pad(seeds, False, padding)
-            span += shift
-    return seeds
+def _dropped(rng, shape, keep_prob, block_size, shared_mask, gamma_rule):
+    """What is dropped, as words, and gamma."""
+    checks.key(rng)
+    checks.feature_shape(shape)
+    batch, *spatial_shape, channels = shape
+    block_shape = checks.block_shape(block_size, spatial_shape)
+    gamma = block_gamma(keep_prob, spatial_shape, block_size, gamma_rule)
+    typical = block_gamma(_TYPICAL_KEEP_PROB, spatial_shape, block_size, gamma_rule)
+    legal = [size - block + 1 for size, block in zip(spatial_shape, block_shape, strict=True)]
+    # Only legal positions are drawn, each named by the first cell of its block.
+    shape = (batch, *legal, 1 if shared_mask else channels)
+    seeds = draws.bernoulli(rng, shape, jax.lax.stop_gradient(gamma), typical)
+    return words.grow(seeds, block_shape), gamma
 
 
 def dropblock_mask(
@@ -69,31 +65,30 @@ def dropblock_mask(
 
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
-    checks.key(rng)
-    checks.feature_shape(shape)
-    batch, *spatial_shape, channels = shape
-    block_shape = checks.block_shape(block_size, spatial_shape)
-    gamma = block_gamma(keep_prob, spatial_shape, block_size, gamma_rule)
-    legal = [size - block + 1 for size, block in zip(spatial_shape, block_shape, strict=True)]
-    # Only legal positions are drawn, each named by the first cell of its block.
-    seeds = draws.bernoulli(rng, (batch, *legal, 1 if shared_mask else channels), gamma)
-    return ~_grow(seeds, block_shape, spatial_shape)
+    dropped, _ = _dropped(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
+    return ~words.unpack(dropped, 1 if shared_mask else shape[-1])
 
 
-def kept_fraction(mask, axes) -> jax.Array:
-    """The fraction of True over `axes`, counted in integers; float32, `axes` kept as 1."""
-    cells = math.prod(mask.shape[axis] for axis in axes)
-    # A count in the dtype of x is what makes other implementations zero whole float16 maps.
-    count = jnp.sum(mask, axes, dtype=jnp.uint32, keepdims=True)
-    # XLA divides by a constant as a product with its inverse, and 41 * (1 / 41) is not 1.
-    fraction = count.astype(jnp.float32) / jnp.float32(cells)
-    return jnp.where(count == jnp.uint32(cells), 1.0, fraction)
+@functools.partial(jax.jit, static_argnames="channels")
+def keep(x, dropped, channels, scale=None) -> jax.Array:
+    """`x` where not `dropped`, zero elsewhere, times `scale`; in x's dtype, and no 0 * inf.
 
+    Args:
+      dropped: words whose `channels` bits, once unpacked, broadcast to x.
+      scale: float32, broadcasts to x; None is 1.
+    """
 
-def apply_mask(x, mask, scale) -> jax.Array:
-    """`x * mask * scale` in x's dtype, computed in float32 at least; no 0 * inf."""
-    wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
-    return jnp.where(mask, wide * scale, 0.0).astype(x.dtype)
+    # Unpacking again is cheaper than keeping a mask: the backward pass gets the words alone, and
+    # unlike a custom_vjp it can be differentiated once more.
+    @jax.checkpoint
+    def unpack_and_keep(x, dropped, scale):
+        mask = words.unpack(dropped, channels)
+        if scale is None:
+            return jnp.where(mask, jnp.zeros_like(x), x)
+        wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
+        return jnp.where(mask, 0.0, wide * scale).astype(x.dtype)
+
+    return unpack_and_keep(x, dropped, scale)
 
 
 @overload
@@ -174,19 +169,29 @@ def dropblock(
     """
     checks.features(x)
     checks.choice("normalize", normalize, NORMALIZE)
-    mask = dropblock_mask(
-        rng, x.shape, keep_prob, block_size, shared_mask=shared_mask, gamma_rule=gamma_rule
-    )
-    kept = kept_fraction(mask, range(1, x.ndim))
+    channels = 1 if shared_mask else x.shape[-1]
+    dropped, gamma = _dropped(rng, x.shape, keep_prob, block_size, shared_mask, gamma_rule)
+    cells = math.prod(x.shape[1:-1])
+    kept = words.kept_fraction(words.count(dropped, range(1, x.ndim)), cells * channels)
+    # A NaN keep_prob drops nothing; it must show.
+    kept += 0.0 * jax.lax.stop_gradient(gamma)
     if normalize is None:
-        y = jnp.where(mask, x, jnp.zeros_like(x))
+        y = keep(x, dropped, channels)
     else:
         size, total = {
             # Not the mean, which is a product with 1 / batch and would not be 1 for all kept.
             "batch": lambda: (x.shape[0], kept.sum(0, keepdims=True)),
             "sample": lambda: (1, kept),
-            "map": lambda: (1, kept_fraction(mask, range(1, x.ndim - 1))),
+            "map": lambda: (1, _kept_of_maps(dropped, channels)),
         }[normalize]()
         # Where nothing is kept there is nothing to scale: 0, not 1 / 0.
-        y = apply_mask(x, mask, jnp.where(total > 0, size / total, 0.0))
+        y = keep(x, dropped, channels, jnp.where(total == 0, 0.0, size / total))
     return (y, kept.reshape(-1)) if return_kept else y
+
+
+def _kept_of_maps(dropped, channels):
+    """The kept fraction of each map, float32 `[batch, *(1, ...), channels]`."""
+    axes = range(1, dropped.ndim - 1)
+    bits = words.unpack(dropped, channels)
+    count = jnp.sum(bits, axes, dtype=jnp.uint32, keepdims=True)
+    return words.kept_fraction(count, math.prod(dropped.shape[1:-1]))

@@ -1,7 +1,6 @@
 """What one call computes, against literal numpy versions of the paper's and the authors' rules."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -107,9 +106,9 @@ def test_same_seeds_give_the_mask_of_the_authors(reference, monkeypatch, spatial
 
     @jax.jit
     def mask_of(seeds):
-        def bernoulli(rng, shape, probability):
+        def bernoulli(rng, shape, probability, typical):
             assert tuple(shape) == seeds.shape
-            return seeds
+            return seeds @ jnp.uint32([[1], [2], [4]])  # bit c of the word is channel c
 
         monkeypatch.setattr(draws, "bernoulli", bernoulli)
         return dropblock_mask(jax.random.key(0), shape, 0.9, block)
@@ -324,38 +323,12 @@ def test_raw_uint32_key_is_a_key_too():
     np.testing.assert_array_equal(op(jax.random.PRNGKey(3), jnp.ones((3, 8, 8, 4)), 0.7, 3), new)
 
 
-def test_a_lower_keep_prob_drops_more_of_the_same(key):
-    # Seeds are where the bits are below gamma, so a schedule grows the mask and never jumps.
-    masks = [draw(key, (4, 10, 10, 3), p, 3) for p in (1.0, 0.9, 0.7, 0.4)]
-    for more, fewer in itertools.pairwise(masks):
-        assert not (fewer & ~more).any() and fewer.sum() < more.sum()
-
-
 @pytest.mark.parametrize("rule", ["paper", "exact"])
 def test_number_and_traced_keep_prob_draw_the_same(key, rule):
     shape = (4, 10, 10, 3)
     number = dropblock_mask(key, shape, 0.7, 3, gamma_rule=rule)
-    # The two gammas differ by a rounding: no bit of 768 seeds lies between them at this key.
+    # The two gammas differ by a rounding, which moves no seed at this key.
     np.testing.assert_array_equal(draw(key, shape, 0.7, 3, gamma_rule=rule), number)
-
-
-@pytest.mark.parametrize(
-    "probability, below, hit",
-    [
-        (0.0, 0, False),
-        (1.0, 2**32 - 1, True),
-        (0.25, 2**30 - 1, True),
-        (0.25, 2**30, False),
-        # Finer than a float in [0, 1) of 23 bits.
-        (2.0**-30, 3, True),
-        (2.0**-30, 4, False),
-    ],
-)
-def test_draws_are_exact_to_one_in_two_to_the_32(monkeypatch, probability, below, hit):
-    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.full(shape, below, dtype))
-    for value in (probability, jnp.float32(probability)):
-        drawn = draws.bernoulli(jax.random.key(0), (2, 3), value)
-        np.testing.assert_array_equal(drawn, hit)
 
 
 # Edges and errors ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dropblock import dropblock, dropblock_mask
+from dropblock import dropblock, dropblock_mask, dropout
 
 NORMALIZE = ("batch", "sample", "map", None)
 SHAPE = (8, 6, 7, 4)
@@ -116,19 +116,35 @@ def test_gradient_with_respect_to_keep_prob_is_zero_and_not_an_error(key, x, rul
     assert jax.jit(jax.grad(loss))(0.7) == 0
 
 
-@pytest.mark.parametrize("normalize", ["batch", None])
-def test_backward_pass_keeps_a_mask_and_no_floats(key, x, normalize):
-    # Other implementations keep the mask in float32: the layer's activations a second time. What
-    # a scan over layers keeps for its backward pass shows in its jaxpr with the layers in front.
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("channels", [4, 40])
+def test_backward_pass_keeps_a_bit_for_each_element(optimised, key, normalize, channels):
+    # Other implementations keep a mask, often in float32: the layer's activations a second time.
+    x = jnp.ones((8, 6, 7, channels))
+    mask = 4 * -(-channels // 32) * 8 * 6 * 7
+    scales = {"batch": 1, "sample": 8, "map": 8 * channels, None: 0}[normalize] * 4
+
+    def pullback(key, x):
+        return jax.vjp(functools.partial(drop, key, normalize=normalize), x)[1]
+
+    kept = jax.tree.leaves(jax.jit(pullback)(key, x))
+    assert sum(leaf.nbytes for leaf in kept) <= mask + scales
+    # And what XLA makes of it: the pullback is all that is put out.
+    analysis = jax.jit(pullback).lower(key, x).compile().memory_analysis()
+    assert 0 < analysis.output_size_in_bytes <= mask + scales + 16 * len(kept)  # and pointers
+
+
+def test_a_scan_over_layers_keeps_words_alone(key, x):
+    # What it keeps for its backward pass shows in its jaxpr with the layers in front.
     def loss(x):
         def layer(x, n):
-            return drop(jax.random.fold_in(key, n), x, normalize=normalize), None
+            return drop(jax.random.fold_in(key, n), x), None
 
         return jax.lax.scan(layer, x, jnp.arange(5))[0].sum()
 
     jaxpr = str(jax.make_jaxpr(jax.grad(loss))(x))
-    kept = set(re.findall(r"(\w+)\[5,8,6,7,4\]", jaxpr))
-    assert kept == {"bool"}
+    assert re.findall(r"\w+\[5,8,6,7,4\]", jaxpr) == []
+    assert set(re.findall(r"(\w+)\[5,8,6,7,1\]", jaxpr)) == {"u32"}
 
 
 def test_checkpoint_draws_the_same_mask_again(key, x):
@@ -205,24 +221,36 @@ def test_same_key_gives_the_same_mask_on_any_number_of_devices(key, x, devices, 
         np.testing.assert_allclose(sharded_y, y, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("normalize, all_reduces", [("batch", 1), ("sample", 0), ("map", 0)])
-def test_communication_of_a_sharded_batch(optimised, key, x, normalize, all_reduces):
+@pytest.mark.parametrize("function", [drop, dropout], ids=["dropblock", "dropout"])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_communication_of_a_sharded_batch(optimised, key, function, backward, normalize):
+    if function is drop:
+        function = functools.partial(drop, normalize=normalize)
+    elif normalize is not None:
+        pytest.skip("dropout has one way to normalise")
     sharding = NamedSharding(mesh_of(8, "data"), P("data"))
-    compiled = (
-        jax.jit(
-            functools.partial(drop, normalize=normalize, return_kept=True),
-            in_shardings=(None, sharding),
-            out_shardings=sharding,
+    x = jnp.ones((16, 14, 14, 64))
+
+    def step(key, x, g, keep_prob):
+        y, pull, kept = jax.vjp(
+            lambda x: function(key, x, keep_prob, return_kept=True), x, has_aux=True
         )
-        .lower(key, x)
+        return (y, kept, pull(g)[0]) if backward else (y, kept)
+
+    compiled = (
+        jax.jit(step, in_shardings=(None, sharding, sharding, None), out_shardings=sharding)
+        .lower(key, x, x, 0.7)
         .compile()
         .as_text()
     )
-    assert compiled.count(" all-reduce(") == all_reduces
+    all_reduces = re.findall(r"= \(?(\S+?)\[([0-9,]*)\]\S* all-reduce", compiled)
+    assert len(all_reduces) == (1 if normalize == "batch" else 0)
+    assert all(set(shape) <= set("1,") for _, shape in all_reduces)  # a scalar, whatever its rank
     for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
-        assert f" {other}(" not in compiled
-    for shape in re.findall(r"= f32\[([0-9,]*)\]\S* all-reduce\(", compiled):
-        assert set(shape) <= set("1,")  # a scalar, whatever its rank
+        assert other not in compiled
+    # Sharded, not repeated on every device: no array of the whole batch.
+    assert not re.search(r"\[16,14,14,64\]", compiled)
 
 
 def test_shard_map_with_a_keep_prob_for_each_shard(key):
