@@ -20,7 +20,8 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
 
     Returns:
       The function: its metrics are the task's, `kept/<place>` and `expected_kept/<place>` when
-      dropping, and `examples`, the number of them that count; its figure shows a few examples.
+      dropping, and `examples`, the number of them that count; its figure shows a few examples,
+      and is None on all processes but 0.
     """
     task, batch_size = plan.task, plan.config.batch_size
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
@@ -33,19 +34,17 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     def evaluate(variables, key):
         totals: Any = None
         picture: Any = None
-        skipped = 0
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
         for index, local in enumerate(batches):
-            skipped += int(local.pop("skipped").sum())
             batch = sharding.put_batch(mesh, local)
             sums, shown = eval_step(variables, batch, jax.random.fold_in(key, index))
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-            if picture is None:
+            if index == 0 and jax.process_index() == 0:  # its rows are the first of the batch
                 picture = task.draw(jax.device_get(shown), local)
-        count = int(totals["sums"]["count"])
-        if jax.process_count() == 1 and count + skipped != task.num_eval:
+        count, skipped = int(totals["sums"]["count"]), int(totals["skipped"])
+        if count + skipped != task.num_eval:
             raise RuntimeError(
                 f"evaluated {count} and skipped {skipped} of {task.num_eval} examples"
             )

@@ -117,7 +117,8 @@ def site_sums(out) -> dict:
 def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
     """Makes `(variables, batch, key) -> (sums, shown)`.
 
-    The sums are over the batch's examples that its mask keeps; `shown` is what the task draws.
+    The sums are over the batch's examples that its mask keeps, and `skipped` counts those that
+    could not be read; `shown` is what the task draws.
 
     With `dropping` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the
     paper's Figure 5.
@@ -132,7 +133,11 @@ def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
             keep_prob=keep_prob,
             rng=state_lib.stream(key, "eval_drop") if dropping else None,
         )
-        sums = {"sums": task.eval_sums(out, batch), "sites": site_sums(out)}
+        sums = {
+            "sums": task.eval_sums(out, batch),
+            "skipped": batch["skipped"].sum(),
+            "sites": site_sums(out),
+        }
         return sums, task.shown(out)
 
     return eval_step
