@@ -96,6 +96,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     eval_every = max(round(config.eval_every_epochs * plan.steps_per_epoch), 1)
     key = jax.random.key(config.seed)
 
+    def evaluating_at(step):
+        return step == total_steps or step % eval_every == 0
+
     with contextlib.ExitStack() as stack:
         # --- The state: the latest whole checkpoint, or a new one.
         stop = stack.enter_context(StopSignals())
@@ -115,6 +118,31 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
         best = checkpoints.best_value(until=first)
+
+        def evaluated_at(step, state):
+            """The metrics of an evaluation, None where a stop signal cuts it short."""
+            evaluation = evaluate(variables(state), key, stop.received)
+            if evaluation is None:
+                return None
+            metrics, picture = evaluation
+            if lead:
+                plots.save_figure(picture, workdir / "plots" / "examples.png")
+                log.picture("examples", picture, step)
+            return metrics
+
+        # --- A stop signal saves at once: the evaluation that was due at that step is made up for.
+        owed = first > 0 and evaluating_at(first) and not checkpoints.evaluated(first)
+        if owed:
+            evaluated = evaluated_at(first, state)
+            if evaluated is None:
+                return 128 + stop.received()
+            best = max(best, evaluated[task.best_metric])
+            record = {"step": first, "epoch": first / plan.steps_per_epoch}
+            record |= _eval_fields(evaluated)
+            log.write(record)
+            progress.log(record)
+            log.flush()
+            checkpoints.save(first, state, evaluated)
         watch = telemetry.SiteWatch()
         batches = task.train_batches(
             start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
@@ -135,9 +163,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             progress.step(step)
 
             last = step == total_steps
-            stopping = stop.at(step)
+            stopping = stop.received()
             logging = step % config.log_every_steps == 0
-            evaluating = last or step % eval_every == 0
+            evaluating = evaluating_at(step)
             saving = last or stopping or step % config.checkpoint_every_steps == 0
             if not (logging or evaluating or saving):
                 continue
@@ -148,14 +176,14 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             record |= telemetry.flat(metrics, task)
             record["data/skipped"] = skipped
             record["time/images_per_second"] = progress.images_per_second(step)
-            if evaluating:
-                evaluated, picture = evaluate(variables(state), key)
-                record |= {f"eval/{name}": value for name, value in evaluated.items()}
+            if evaluating and not stopping:
+                evaluated = evaluated_at(step, state)
+                stopping = stop.received()
+                saving = saving or stopping
+            if evaluated is not None:
+                record |= _eval_fields(evaluated)
                 saving = saving or evaluated[task.best_metric] >= best
                 best = max(best, evaluated[task.best_metric])
-                if lead:
-                    plots.save_figure(picture, workdir / "plots" / "examples.png")
-                    log.picture("examples", picture, step)
             if logging or evaluating:
                 log.write(record)
                 progress.log(record)
@@ -173,13 +201,17 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     if lead:
         plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
         path = workdir / "result.json"
-        if first == total_steps and path.exists():  # nothing was done: the result stands
+        if first == total_steps and not owed and path.exists():  # nothing was done: it stands
             result = json.loads(path.read_text())
         else:
             result = make_result(records, task.best_metric, time.time() - began)
             config_lib.write(path, json.dumps(result, indent=2) + "\n")
         print(report(result, workdir))
     return 0
+
+
+def _eval_fields(evaluated: dict) -> dict:
+    return {f"eval/{name}": value for name, value in evaluated.items()}
 
 
 if __name__ == "__main__":

@@ -72,3 +72,4 @@ def test_hosts_stop_together_and_go_on(tmp_path):
     assert "is saved" in outputs[0]
     assert "going on from step" in finish(start_two(workdir))[0]
     assert [r["step"] for r in records(workdir)] == list(range(1, 13))
+    assert [r["step"] for r in records(workdir) if "eval/top1" in r] == [6, 12]

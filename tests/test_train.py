@@ -1,5 +1,6 @@
 """The training command as its users meet it: whole runs, kills, and what goes wrong."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,8 +16,12 @@ import warnings
 import jax
 import numpy as np
 import pytest
+import tiny
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
+
+import train
+from training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
@@ -154,6 +159,44 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     assert f"going on from step {step} of 12" in run(workdir)
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
+
+
+class StopsAt:
+    """In the place of StopSignals: SIGTERM comes before the n-th time that it is asked."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def received(self):
+        self.left -= 1
+        return signal.SIGTERM if self.left <= 0 else 0
+
+
+def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monkeypatch):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    mesh = train.sharding.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(train.sharding, "make_mesh", lambda: mesh)
+
+    def part(stop_at, workdir=workdir):
+        monkeypatch.setattr(train, "StopSignals", lambda: contextlib.nullcontext(StopsAt(stop_at)))
+        return train.train(tiny.get_config(), workdir)
+
+    assert part(6) == 143  # at step 6, where an evaluation of 4 batches is due
+    assert [r["step"] for r in records(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert "eval/top1" not in records(workdir)[-1]
+    assert part(2) == 143  # in that evaluation, which is made up for
+    assert state(workdir, 6) and "eval/top1" not in records(workdir)[-1]
+    assert part(12) == 143  # after it and 6 steps, in the last evaluation
+    assert part(99) == part(99, whole) == 0
+    assert untimed(workdir) == untimed(whole)
+    assert state(workdir, 12) == state(whole, 12)
+    results = [json.loads((run / "result.json").read_text()) for run in (workdir, whole)]
+    assert results[0]["final"] == results[1]["final"] and results[0]["best"] == results[1]["best"]
+    best = []
+    for run in (workdir, whole):
+        with Checkpoints(run / "checkpoints", keep=None, best_metric="top1") as checkpoints:
+            best.append((checkpoints.best, checkpoints.best_value(until=12)))
+    assert best[0] == best[1]
 
 
 def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from training import step as step_lib
 
 
 def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
-    """Makes `(variables, key) -> (metrics, figure)`.
+    """Makes `(variables, key, stopping=...) -> (metrics, figure)`.
 
     Args:
       plan: `plan.Plan`.
@@ -21,7 +22,8 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     Returns:
       The function: its metrics are the task's, `kept/<place>` and `expected_kept/<place>` when
       dropping, and `examples`, the number of them that count; its figure shows a few examples,
-      and is None on all processes but 0.
+      and is None on all processes but 0. It asks `stopping()` after each batch, and gives up with
+      None as soon as that is true.
     """
     task, batch_size = plan.task, plan.config.batch_size
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
@@ -31,7 +33,7 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
         out_shardings=replicated,
     )
 
-    def evaluate(variables, key):
+    def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False):
         totals: Any = None
         picture: Any = None
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
@@ -43,6 +45,8 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
             if index == 0 and jax.process_index() == 0:  # its rows are the first of the batch
                 picture = task.draw(jax.device_get(shown), local)
+            if stopping():
+                return None
         count, skipped = int(totals["sums"]["count"]), int(totals["skipped"])
         if count + skipped != task.num_eval:
             raise RuntimeError(
