@@ -32,8 +32,6 @@ class Checkpoints:
     """
 
     def __init__(self, directory, *, keep: int | None, best_metric: str):
-        if keep is not None and keep < 1:
-            raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
         if "://" not in str(directory):
             directory = pathlib.Path(directory).absolute()  # Orbax takes no other
         policies = ocp.training.preservation_policies
