@@ -13,6 +13,7 @@ import pathlib
 import jax
 from absl import flags
 
+from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import multihost, sharding
@@ -108,4 +109,4 @@ def _step(checkpoints, name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    config_lib.run(main)
+    config_lib.run(main, DataError)

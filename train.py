@@ -16,6 +16,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
@@ -88,8 +89,10 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     task, total_steps = plan.task, plan.total_steps
     mesh = sharding.make_mesh()
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    if lead:
-        config_lib.claim(workdir, config, allow_config_change)
+    # A run that has logged or saved nothing yet has nothing to lose by another config.
+    checking = lead and not allow_config_change
+    if checking and (workdir / "metrics.jsonl").exists():
+        config_lib.check_same(workdir, config)
 
     train_step = plan.train_step(mesh)
     evaluate = make_evaluate(plan, mesh)
@@ -109,7 +112,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 best_metric=task.best_metric,
             )
         )
+        if checking and checkpoints.steps:
+            config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state(mesh))
+        if lead:  # not before the restore: it may find that the config is of another model
+            for folder in (workdir, checkpoints.directory):
+                config_lib.write(folder / "config.json", config_lib.to_json(config))
         if state is None:
             state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
         first = int(state["step"])
@@ -215,4 +223,4 @@ def _eval_fields(evaluated: dict) -> dict:
 
 
 if __name__ == "__main__":
-    config_lib.run(main)
+    config_lib.run(main, DataError)

@@ -240,6 +240,20 @@ def test_another_config_in_the_workdir_is_refused_and_nothing_harmed(undisturbed
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
 
 
+def test_checkpoints_elsewhere_are_tied_to_their_config_too(undisturbed, tmp_path):
+    elsewhere = shutil.copytree(undisturbed[0] / "checkpoints", tmp_path / "elsewhere")
+    output = run(tmp_path / "run", f"--checkpoint_dir={elsewhere}", "--config.seed=1", code=2)
+    assert f"{elsewhere} holds a run of another config (seed was 0, is 1)" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_another_model_does_not_replace_the_runs(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    arguments = ["--allow_config_change", "--config.model.depth=34"]
+    assert "another model" in run(workdir, *arguments, code=2)
+    assert (workdir / "config.json").read_text() == (undisturbed[0] / "config.json").read_text()
+
+
 def test_a_flipped_byte_is_noticed_and_the_run_recovers(undisturbed, tmp_path):
     workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
     files = [p for p in (workdir / "checkpoints" / "12" / "state").rglob("*") if p.is_file()]

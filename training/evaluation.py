@@ -33,7 +33,7 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
         out_shardings=replicated,
     )
 
-    def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False):
+    def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False) -> Any:
         totals: Any = None
         picture: Any = None
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
