@@ -112,7 +112,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 best_metric=task.best_metric,
             )
         )
-        if checking and checkpoints.steps:
+        if checkpoints.steps and checking:
             config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state(mesh))
         if lead:  # not before the restore: it may find that the config is of another model
