@@ -81,7 +81,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         that turn out to be unreadable.
       Diverged: a loss or gradient is not finite; the last checkpoint is good.
     """
-    began = time.time()
+    began = time.monotonic()
     lead = jax.process_index() == 0
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
@@ -126,6 +126,11 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
         best = checkpoints.best_value(until=first)
+        # Of the whole run: what was before the last line counts, what a kill undid does not.
+        before = log.records[-1]["time/seconds"] if log.records else 0.0
+
+        def seconds():
+            return before + time.monotonic() - began
 
         def evaluated_at(step, state):
             """The metrics of an evaluation, None where a stop signal cuts it short."""
@@ -146,7 +151,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 return 128 + stop.received()
             best = max(best, evaluated[task.best_metric])
             record = {"step": first, "epoch": first / plan.steps_per_epoch}
-            record |= _eval_fields(evaluated)
+            record |= _eval_fields(evaluated) | {"time/seconds": seconds()}
             log.write(record)
             progress.log(record)
             log.flush()
@@ -155,7 +160,10 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         batches = task.train_batches(
             start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
         )
-        skipped, pending = 0, None
+        pending = None
+        # Unreadable examples that process 0 passed over since it was started. (The others name
+        # theirs in warnings; a total over restarts would have to be part of the state.)
+        skipped = 0
 
         # --- The loop. THE ORDER MATTERS: a step's loss and gradient norm are read and found
         # finite, then its line is on the disk, then its checkpoint is committed. So a checkpoint
@@ -182,7 +190,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             pending, evaluated = None, None
             record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
             record |= telemetry.flat(metrics, task)
-            record["data/skipped"] = skipped
+            record["data/skipped_since_start"] = skipped
             record["time/images_per_second"] = progress.images_per_second(step)
             if evaluating and not stopping:
                 evaluated = evaluated_at(step, state)
@@ -193,6 +201,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 saving = saving or evaluated[task.best_metric] >= best
                 best = max(best, evaluated[task.best_metric])
             if logging or evaluating:
+                record["time/seconds"] = seconds()
                 log.write(record)
                 progress.log(record)
             if saving:
@@ -212,7 +221,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         if first == total_steps and not owed and path.exists():  # nothing was done: it stands
             result = json.loads(path.read_text())
         else:
-            result = make_result(records, task.best_metric, time.time() - began)
+            result = make_result(records, task.best_metric)
             config_lib.write(path, json.dumps(result, indent=2) + "\n")
         print(report(result, workdir))
     return 0

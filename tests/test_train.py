@@ -197,6 +197,8 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monke
         with Checkpoints(run / "checkpoints", keep=None, best_metric="top1") as checkpoints:
             best.append((checkpoints.best, checkpoints.best_value(until=12)))
     assert best[0] == best[1]
+    times = [r["time/seconds"] for r in records(workdir)]
+    assert times == sorted(times) and results[0]["seconds"] == round(times[-1], 1)
 
 
 def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
@@ -223,6 +225,13 @@ def test_bad_input_ends_in_one_sentence_before_anything_is_written(tmp_path, arg
     errors = [line for line in output.splitlines() if line.strip()]
     assert len(errors) == 1 and re.match(f"error: .*{message}", errors[0]), output
     assert not (tmp_path / "run").exists()
+
+
+def test_parts_of_a_place_can_be_named_on_the_command_line(tmp_path):
+    places = "--config.drop.places={'group3': 0.1, 'group4/block2': 1.0}"
+    output = run(tmp_path, places, "--dry_run=compile")
+    assert "dropblock sites: 9, group3: 6, group4.block2: 3" in output
+    assert re.search(r"XLA plans them for cpu:\n  argument: \d[\d,]+\n  output: ", output)
 
 
 def test_a_misspelt_variant_and_a_missing_config_are_named(tmp_path):
@@ -300,7 +309,9 @@ def test_a_corrupt_image_is_skipped_named_and_counted(folder, tmp_path):
     output = run(tmp_path / "run", *on_folder(folder, "skip"))
     last = records(tmp_path / "run")[-1]
     # 33 training files, 2 steps of 16 an epoch; 19 to evaluate, of which one does not count.
-    assert last["step"] == 6 and last["data/skipped"] >= 1 and last["eval/examples"] == 18
+    assert (
+        last["step"] == 6 and last["data/skipped_since_start"] >= 1 and last["eval/examples"] == 18
+    )
     for split in ("train", "val"):
         assert str(pathlib.Path(split) / "dark" / "broken.JPEG") in output
 
