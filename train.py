@@ -89,6 +89,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     task, total_steps = plan.task, plan.total_steps
     mesh = sharding.make_mesh()
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    config.data.update(task.facts)
     # A run that has logged or saved nothing yet has nothing to lose by another config.
     checking = lead and not allow_config_change
     if checking and (workdir / "metrics.jsonl").exists():

@@ -305,9 +305,16 @@ def on_folder(folder, on_error):
     ]
 
 
-def test_a_corrupt_image_is_skipped_named_and_counted(folder, tmp_path):
-    output = run(tmp_path / "run", *on_folder(folder, "skip"))
-    last = records(tmp_path / "run")[-1]
+@pytest.fixture(scope="module")
+def skipping(folder, tmp_path_factory):
+    """A run that skips what cannot be read, and what it printed."""
+    workdir = tmp_path_factory.mktemp("skipping") / "run"
+    return workdir, run(workdir, *on_folder(folder, "skip"))
+
+
+def test_a_corrupt_image_is_skipped_named_and_counted(skipping):
+    workdir, output = skipping
+    last = records(workdir)[-1]
     # 33 training files, 2 steps of 16 an epoch; 19 to evaluate, of which one does not count.
     assert (
         last["step"] == 6 and last["data/skipped_since_start"] >= 1 and last["eval/examples"] == 18
@@ -328,6 +335,15 @@ def test_evaluate_finds_what_training_found(undisturbed):
     assert result == {"step": 12} | {
         k.removeprefix("eval/"): v for k, v in last.items() if k.startswith("eval/")
     }
+
+
+def test_evaluate_needs_the_evaluation_split_alone(folder, skipping, tmp_path):
+    # Not even all classes are there: what labels mean is written in the run's config.
+    shutil.copytree(folder / "val" / "light", tmp_path / "val" / "light")
+    options = [f"--data_dir={tmp_path}"]
+    assert json.loads(run(skipping[0], *options, script="evaluate.py"))["examples"] == 9
+    config = json.loads((skipping[0] / "config.json").read_text())["data"]
+    assert config["class_names"] == ["dark", "light"] and config["num_train_examples"] == 33
 
 
 def test_evaluate_with_dropblock_on(undisturbed):
