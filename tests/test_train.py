@@ -2,60 +2,24 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
 import jax
 import numpy as np
 import pytest
-import tiny
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
+import tiny
 import train
+from processes import finish, records, run, start
 from training.checkpoints import Checkpoints
-
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = "tests/tiny.py"
-
-
-def start(workdir, *arguments, config=TINY, script="train.py"):
-    """Starts `python train.py` in a process of its own, on one device, compiling lightly."""
-    command = [sys.executable, script, "--config", config, "--workdir", str(workdir)]
-    if script == "evaluate.py":
-        del command[2:4]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command + list(arguments),
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finish(process, code=0):
-    """Waits for a process; returns its output, if it ended with `code`."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
-    return out + err
-
-
-def run(workdir, *arguments, code=0, **options):
-    return finish(start(workdir, *arguments, **options), code)
-
-
-def records(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def untimed(workdir):
@@ -190,11 +154,11 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monke
     assert part(99) == part(99, whole) == 0
     assert untimed(workdir) == untimed(whole)
     assert state(workdir, 12) == state(whole, 12)
-    results = [json.loads((run / "result.json").read_text()) for run in (workdir, whole)]
+    results = [json.loads((path / "result.json").read_text()) for path in (workdir, whole)]
     assert results[0]["final"] == results[1]["final"] and results[0]["best"] == results[1]["best"]
     best = []
-    for run in (workdir, whole):
-        with Checkpoints(run / "checkpoints", keep=None, best_metric="top1") as checkpoints:
+    for path in (workdir, whole):
+        with Checkpoints(path / "checkpoints", keep=None, best_metric="top1") as checkpoints:
             best.append((checkpoints.best, checkpoints.best_value(until=12)))
     assert best[0] == best[1]
     times = [r["time/seconds"] for r in records(workdir)]

@@ -4,8 +4,8 @@ import itertools
 
 import jax
 import pytest
-import tiny
 
+import tiny
 from tasks import make_task
 from training import sharding
 from training.evaluation import make_evaluate

@@ -1,8 +1,8 @@
 """What a config may not say."""
 
 import pytest
-import tiny
 
+import tiny
 from tasks import make_task
 from training.config import ConfigError
 from training.plan import make_plan
