@@ -68,9 +68,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     """Trains to the end of the config, from the last checkpoint if there is one.
 
     Args:
-      config: see `configs/defaults.py`.
+      config: see `configs/defaults.py`; what is found of the data is written into it.
       workdir: folder of the run; what it holds is in the README.
-      checkpoint_dir: where the checkpoints go, if not into the workdir.
+      checkpoint_dir: where the checkpoints, and their config, go if not into the workdir.
       allow_config_change: go on with a run that was begun with another config.
 
     Returns:
@@ -89,7 +89,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     task, total_steps = plan.task, plan.total_steps
     mesh = sharding.make_mesh()
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    config.data.update(task.facts)
+    config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
     # A run that has logged or saved nothing yet has nothing to lose by another config.
     checking = lead and not allow_config_change
     if checking and (workdir / "metrics.jsonl").exists():

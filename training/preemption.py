@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 class StopSignals:
     """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual.
 
-    With several hosts jax itself catches SIGTERM, and makes all of them stop at one step.
+    With several hosts jax itself catches SIGTERM, and makes all of them stop at one point.
     """
 
     def __enter__(self):
