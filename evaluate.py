@@ -7,12 +7,14 @@ With --keep_prob the drop sites act during evaluation, BatchNorm in eval mode, e
 factor: the paper's Figure 5. Prints one JSON object. Exit codes: 0 done, 2 bad input.
 """
 
+import functools
 import json
 import pathlib
 
 import jax
 from absl import flags
 
+from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import multihost, sharding
@@ -76,7 +78,7 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> 
     mesh = sharding.make_mesh()
     # Padded and masked, so the batch may be what these devices divide.
     config.batch_size = -(-config.batch_size // mesh.size) * mesh.size
-    plan = make_plan(config, make_task)
+    plan = make_plan(config, functools.partial(make_task, train=False))
     with Checkpoints(checkpoint_dir, keep=None, best_metric=plan.task.best_metric) as checkpoints:
         step = _step(checkpoints, checkpoint)
         state = checkpoints.restore(plan.abstract_state(mesh), step=step)
@@ -108,4 +110,4 @@ def _step(checkpoints, name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    config_lib.run(main)
+    config_lib.run(main, DataError)

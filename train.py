@@ -16,6 +16,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
@@ -67,9 +68,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     """Trains to the end of the config, from the last checkpoint if there is one.
 
     Args:
-      config: see `configs/defaults.py`.
+      config: see `configs/defaults.py`; what is found of the data is written into it.
       workdir: folder of the run; what it holds is in the README.
-      checkpoint_dir: where the checkpoints go, if not into the workdir.
+      checkpoint_dir: where the checkpoints, and their config, go if not into the workdir.
       allow_config_change: go on with a run that was begun with another config.
 
     Returns:
@@ -80,7 +81,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         that turn out to be unreadable.
       Diverged: a loss or gradient is not finite; the last checkpoint is good.
     """
-    began = time.time()
+    began = time.monotonic()
     lead = jax.process_index() == 0
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
@@ -88,13 +89,19 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     task, total_steps = plan.task, plan.total_steps
     mesh = sharding.make_mesh()
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    if lead:
-        config_lib.claim(workdir, config, allow_config_change)
+    config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
+    # A run that has logged or saved nothing yet has nothing to lose by another config.
+    checking = lead and not allow_config_change
+    if checking and (workdir / "metrics.jsonl").exists():
+        config_lib.check_same(workdir, config)
 
     train_step = plan.train_step(mesh)
     evaluate = make_evaluate(plan, mesh)
     eval_every = max(round(config.eval_every_epochs * plan.steps_per_epoch), 1)
     key = jax.random.key(config.seed)
+
+    def evaluating_at(step):
+        return step == total_steps or step % eval_every == 0
 
     with contextlib.ExitStack() as stack:
         # --- The state: the latest whole checkpoint, or a new one.
@@ -106,7 +113,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 best_metric=task.best_metric,
             )
         )
+        if checkpoints.steps and checking:
+            config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state(mesh))
+        if lead:  # not before the restore: it may find that the config is of another model
+            for folder in (workdir, checkpoints.directory):
+                config_lib.write(folder / "config.json", config_lib.to_json(config))
         if state is None:
             state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
         first = int(state["step"])
@@ -115,11 +127,44 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
         best = checkpoints.best_value(until=first)
+        # Of the whole run: what was before the last line counts, what a kill undid does not.
+        before = log.records[-1]["time/seconds"] if log.records else 0.0
+
+        def seconds():
+            return before + time.monotonic() - began
+
+        def evaluated_at(step, state):
+            """The metrics of an evaluation, None where a stop signal cuts it short."""
+            evaluation = evaluate(variables(state), key, stop.received)
+            if evaluation is None:
+                return None
+            metrics, picture = evaluation
+            if lead:
+                plots.save_figure(picture, workdir / "plots" / "examples.png")
+                log.picture("examples", picture, step)
+            return metrics
+
+        # --- A stop signal saves at once: the evaluation that was due at that step is made up for.
+        owed = first > 0 and evaluating_at(first) and not checkpoints.evaluated(first)
+        if owed:
+            evaluated = evaluated_at(first, state)
+            if evaluated is None:
+                return 128 + stop.received()
+            best = max(best, evaluated[task.best_metric])
+            record = {"step": first, "epoch": first / plan.steps_per_epoch}
+            record |= _eval_fields(evaluated) | {"time/seconds": seconds()}
+            log.write(record)
+            progress.log(record)
+            log.flush()
+            checkpoints.save(first, state, evaluated)
         watch = telemetry.SiteWatch()
         batches = task.train_batches(
             start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
         )
-        skipped, pending = 0, None
+        pending = None
+        # Unreadable examples that process 0 passed over since it was started. (The others name
+        # theirs in warnings; a total over restarts would have to be part of the state.)
+        skipped = 0
 
         # --- The loop. THE ORDER MATTERS: a step's loss and gradient norm are read and found
         # finite, then its line is on the disk, then its checkpoint is committed. So a checkpoint
@@ -135,9 +180,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             progress.step(step)
 
             last = step == total_steps
-            stopping = stop.at(step)
+            stopping = stop.received()
             logging = step % config.log_every_steps == 0
-            evaluating = last or step % eval_every == 0
+            evaluating = evaluating_at(step)
             saving = last or stopping or step % config.checkpoint_every_steps == 0
             if not (logging or evaluating or saving):
                 continue
@@ -146,17 +191,18 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             pending, evaluated = None, None
             record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
             record |= telemetry.flat(metrics, task)
-            record["data/skipped"] = skipped
+            record["data/skipped_since_start"] = skipped
             record["time/images_per_second"] = progress.images_per_second(step)
-            if evaluating:
-                evaluated, picture = evaluate(variables(state), key)
-                record |= {f"eval/{name}": value for name, value in evaluated.items()}
+            if evaluating and not stopping:
+                evaluated = evaluated_at(step, state)
+                stopping = stop.received()
+                saving = saving or stopping
+            if evaluated is not None:
+                record |= _eval_fields(evaluated)
                 saving = saving or evaluated[task.best_metric] >= best
                 best = max(best, evaluated[task.best_metric])
-                if lead:
-                    plots.save_figure(picture, workdir / "plots" / "examples.png")
-                    log.picture("examples", picture, step)
             if logging or evaluating:
+                record["time/seconds"] = seconds()
                 log.write(record)
                 progress.log(record)
             if saving:
@@ -173,14 +219,18 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     if lead:
         plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
         path = workdir / "result.json"
-        if first == total_steps and path.exists():  # nothing was done: the result stands
+        if first == total_steps and not owed and path.exists():  # nothing was done: it stands
             result = json.loads(path.read_text())
         else:
-            result = make_result(records, task.best_metric, time.time() - began)
+            result = make_result(records, task.best_metric)
             config_lib.write(path, json.dumps(result, indent=2) + "\n")
         print(report(result, workdir))
     return 0
 
 
+def _eval_fields(evaluated: dict) -> dict:
+    return {f"eval/{name}": value for name, value in evaluated.items()}
+
+
 if __name__ == "__main__":
-    config_lib.run(main)
+    config_lib.run(main, DataError)

@@ -26,17 +26,15 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.model.stem_stride = 1  # of the small stem
     config.model.width_multiplier = 1.0
 
-    # --- Dropping, see models/dropping.py. A place of factor 0 is off.
+    # --- Dropping, see models/dropping.py. A place of factor 0 is off. A key holds no dot, so the
+    # place group4.block1 is "group4/block1": --config.drop.places "{'group4/block1': 1.0}"
     config.drop = ConfigDict()
     config.drop.kind = "none"
     config.drop.keep_prob = 0.9
     config.drop.schedule = "linear"
     config.drop.block_size = placeholder(object)  # an int, or one for each axis
     config.drop.block_size = 7
-    config.drop.places = ConfigDict(
-        {"group1": 0.0, "group2": 0.0, "group3": 0.25, "group4": 1.0},
-        allow_dotted_keys=True,  # a config file may name "group4.block1"
-    )
+    config.drop.places = ConfigDict({"group1": 0.0, "group2": 0.0, "group3": 0.25, "group4": 1.0})
     config.drop.sites = ("conv", "skip")
     config.drop.shared_mask = False
     config.drop.gamma_rule = "paper"
@@ -51,7 +49,8 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.data.eval_split = "test"
     config.data.image_size = 224
     config.data.channels = 3
-    # What the data has, for --dry_run without the data.
+    # What the data has, for --dry_run without the data; a run's config.json has what was found.
+    config.data.class_names = placeholder(tuple)  # what labels index; default: the training split's
     config.data.num_classes = placeholder(int)
     config.data.num_train_examples = placeholder(int)
     config.data.num_eval_examples = placeholder(int)

@@ -21,18 +21,21 @@ class Classification:
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
       num_train, num_eval: examples of the two splits, from the data, else from the config.
+      class_names: what labels index.
       missing: what is missing of the data, or None.
       drops: whether the model drops anything.
     """
 
     best_metric = "top1"
 
-    def __init__(self, config, *, need_data: bool = True):
+    def __init__(self, config, *, need_data: bool = True, train: bool = True):
         """Opens the data and checks everything that can be checked before a model is built.
 
         Args:
           config: see `configs/defaults.py`.
           need_data: if False, and the data is not there, its counts are taken from the config.
+          train: whether to open the training split; if not, its count and the class names are
+            those of the config, where `facts` of the training run were written.
 
         Raises:
           ValueError: a field out of range, or data that is not there (`sources.DataError`).
@@ -69,35 +72,51 @@ class Classification:
             for train in (True, False)
         )
         try:
-            self._open()
+            self._open(train)
         except sources.DataError as error:
             if need_data:
                 raise
             self._assume(error)
 
-    def _open(self):
+    @property
+    def facts(self) -> dict:
+        """What `config.data` says of the data, as it was found."""
+        return {
+            "class_names": self.class_names,
+            "num_classes": len(self.class_names),
+            "num_train_examples": self.num_train,
+            "num_eval_examples": self.num_eval,
+        }
+
+    def _open(self, train):
         data = self.config.data
-        self.train = sources.classification_source(data.name, data.dir, data.train_split)
-        self.eval = sources.classification_source(
-            data.name, data.dir, data.eval_split, class_names=self.train.class_names
-        )
-        self.num_train, self.num_eval = len(self.train), len(self.eval)
-        self.class_names = self.train.class_names
-        for split, source in ((data.train_split, self.train), (data.eval_split, self.eval)):
-            if not len(source):
+
+        def source(split, class_names):
+            opened = sources.classification_source(
+                data.name, data.dir, split, class_names=class_names
+            )
+            if not len(opened):
                 raise sources.DataError(f"split {split!r} of {data.name} has no examples")
+            return opened
 
-        self._check_an_image()
+        self.num_train, self.class_names = data.num_train_examples, data.class_names
+        if train:
+            self.train = source(data.train_split, self.class_names)
+            self.num_train, self.class_names = len(self.train), self.train.class_names
+            self._check_an_image(self.train, self._train_transform)
+        self.eval = source(data.eval_split, self.class_names)
+        self.num_eval, self.class_names = len(self.eval), self.eval.class_names
+        self._check_an_image(self.eval, self._eval_transform)
 
-    def _check_an_image(self):
+    def _check_an_image(self, source, transform):
         """Holds the first image that can be read to the shape the config gives."""
         expected = self.batch_shapes(1)["image"].shape[1:]
-        for index in range(min(len(self.train), 10)):
+        for index in range(min(len(source), 10)):
             try:
-                image = self.train[index]["image"]
+                image = source[index]["image"]
             except sources.DataError:
-                continue  # found again, and treated as the config says, when training
-            found = self._train_transform(image, np.random.default_rng(0)).shape
+                continue  # found again, and treated as the config says, when it is read
+            found = transform(image, np.random.default_rng(0)).shape
             if found != expected:
                 raise ValueError(
                     f"images of {self.config.data.name} are {found} (height, width, channels), "
@@ -116,7 +135,7 @@ class Classification:
                 "data.num_eval_examples must be set."
             ) from error
         num_classes, self.num_train, self.num_eval = counts
-        self.class_names = tuple(map(str, range(num_classes)))
+        self.class_names = data.class_names or tuple(map(str, range(num_classes)))
 
     # --- Data.
 

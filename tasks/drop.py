@@ -4,7 +4,7 @@ from models.dropping import Drop
 
 
 def make_drop(drop) -> Drop:
-    """The model's description of `config.drop`; a place of factor 0 is off.
+    """The model's description of `config.drop`; its place "group4/block1" is "group4.block1" there.
 
     Raises:
       ValueError: a field out of range.
@@ -12,7 +12,7 @@ def make_drop(drop) -> Drop:
     block_size = drop.block_size
     return Drop(
         kind=drop.kind,
-        places=dict(drop.places.items()),
+        places={name.replace("/", "."): factor for name, factor in drop.places.items()},
         block_size=tuple(block_size) if isinstance(block_size, list) else block_size,
         sites=tuple(drop.sites),
         shared_mask=drop.shared_mask,

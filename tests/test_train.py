@@ -1,14 +1,12 @@
 """The training command as its users meet it: whole runs, kills, and what goes wrong."""
 
+import contextlib
 import json
-import os
 import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -18,39 +16,10 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parent.parent
-TINY = "tests/tiny.py"
-
-
-def start(workdir, *arguments, config=TINY, script="train.py"):
-    """Starts `python train.py` in a process of its own, on one device, compiling lightly."""
-    command = [sys.executable, script, "--config", config, "--workdir", str(workdir)]
-    if script == "evaluate.py":
-        del command[2:4]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command + list(arguments),
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finish(process, code=0):
-    """Waits for a process; returns its output, if it ended with `code`."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
-    return out + err
-
-
-def run(workdir, *arguments, code=0, **options):
-    return finish(start(workdir, *arguments, **options), code)
-
-
-def records(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+import tiny
+import train
+from processes import finish, records, run, start
+from training.checkpoints import Checkpoints
 
 
 def untimed(workdir):
@@ -156,6 +125,46 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     assert untimed(workdir) == untimed(undisturbed[0])
 
 
+class StopsAt:
+    """In the place of StopSignals: SIGTERM comes before the n-th time that it is asked."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def received(self):
+        self.left -= 1
+        return signal.SIGTERM if self.left <= 0 else 0
+
+
+def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monkeypatch):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    mesh = train.sharding.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(train.sharding, "make_mesh", lambda: mesh)
+
+    def part(stop_at, workdir=workdir):
+        monkeypatch.setattr(train, "StopSignals", lambda: contextlib.nullcontext(StopsAt(stop_at)))
+        return train.train(tiny.get_config(), workdir)
+
+    assert part(6) == 143  # at step 6, where an evaluation of 4 batches is due
+    assert [r["step"] for r in records(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert "eval/top1" not in records(workdir)[-1]
+    assert part(2) == 143  # in that evaluation, which is made up for
+    assert state(workdir, 6) and "eval/top1" not in records(workdir)[-1]
+    assert part(12) == 143  # after it and 6 steps, in the last evaluation
+    assert part(99) == part(99, whole) == 0
+    assert untimed(workdir) == untimed(whole)
+    assert state(workdir, 12) == state(whole, 12)
+    results = [json.loads((path / "result.json").read_text()) for path in (workdir, whole)]
+    assert results[0]["final"] == results[1]["final"] and results[0]["best"] == results[1]["best"]
+    best = []
+    for path in (workdir, whole):
+        with Checkpoints(path / "checkpoints", keep=None, best_metric="top1") as checkpoints:
+            best.append((checkpoints.best, checkpoints.best_value(until=12)))
+    assert best[0] == best[1]
+    times = [r["time/seconds"] for r in records(workdir)]
+    assert times == sorted(times) and results[0]["seconds"] == round(times[-1], 1)
+
+
 def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
     workdir = tmp_path / "run"
     run(workdir, "--config.schedule.learning_rate=1e30", code=3)
@@ -182,6 +191,13 @@ def test_bad_input_ends_in_one_sentence_before_anything_is_written(tmp_path, arg
     assert not (tmp_path / "run").exists()
 
 
+def test_parts_of_a_place_can_be_named_on_the_command_line(tmp_path):
+    places = "--config.drop.places={'group3': 0.1, 'group4/block2': 1.0}"
+    output = run(tmp_path, places, "--dry_run=compile")
+    assert "dropblock sites: 9, group3: 6, group4.block2: 3" in output
+    assert re.search(r"XLA plans them for cpu:\n  argument: \d[\d,]+\n  output: ", output)
+
+
 def test_a_misspelt_variant_and_a_missing_config_are_named(tmp_path):
     output = run(tmp_path / "run", config="configs/imagenet_resnet50.py:dropblok", code=2)
     assert output == "error: no variant 'dropblok' in this config; it has baseline, dropblock\n"
@@ -195,6 +211,20 @@ def test_another_config_in_the_workdir_is_refused_and_nothing_harmed(undisturbed
     output = run(workdir, "--config.seed=1", code=2)
     assert "seed was 0, is 1" in output and "--allow_config_change" in output
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+
+def test_checkpoints_elsewhere_are_tied_to_their_config_too(undisturbed, tmp_path):
+    elsewhere = shutil.copytree(undisturbed[0] / "checkpoints", tmp_path / "elsewhere")
+    output = run(tmp_path / "run", f"--checkpoint_dir={elsewhere}", "--config.seed=1", code=2)
+    assert f"{elsewhere} holds a run of another config (seed was 0, is 1)" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_another_model_does_not_replace_the_runs(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    arguments = ["--allow_config_change", "--config.model.depth=34"]
+    assert "another model" in run(workdir, *arguments, code=2)
+    assert (workdir / "config.json").read_text() == (undisturbed[0] / "config.json").read_text()
 
 
 def test_a_flipped_byte_is_noticed_and_the_run_recovers(undisturbed, tmp_path):
@@ -239,11 +269,20 @@ def on_folder(folder, on_error):
     ]
 
 
-def test_a_corrupt_image_is_skipped_named_and_counted(folder, tmp_path):
-    output = run(tmp_path / "run", *on_folder(folder, "skip"))
-    last = records(tmp_path / "run")[-1]
+@pytest.fixture(scope="module")
+def skipping(folder, tmp_path_factory):
+    """A run that skips what cannot be read, and what it printed."""
+    workdir = tmp_path_factory.mktemp("skipping") / "run"
+    return workdir, run(workdir, *on_folder(folder, "skip"))
+
+
+def test_a_corrupt_image_is_skipped_named_and_counted(skipping):
+    workdir, output = skipping
+    last = records(workdir)[-1]
     # 33 training files, 2 steps of 16 an epoch; 19 to evaluate, of which one does not count.
-    assert last["step"] == 6 and last["data/skipped"] >= 1 and last["eval/examples"] == 18
+    assert (
+        last["step"] == 6 and last["data/skipped_since_start"] >= 1 and last["eval/examples"] == 18
+    )
     for split in ("train", "val"):
         assert str(pathlib.Path(split) / "dark" / "broken.JPEG") in output
 
@@ -260,6 +299,15 @@ def test_evaluate_finds_what_training_found(undisturbed):
     assert result == {"step": 12} | {
         k.removeprefix("eval/"): v for k, v in last.items() if k.startswith("eval/")
     }
+
+
+def test_evaluate_needs_the_evaluation_split_alone(folder, skipping, tmp_path):
+    # Not even all classes are there: what labels mean is written in the run's config.
+    shutil.copytree(folder / "val" / "light", tmp_path / "val" / "light")
+    options = [f"--data_dir={tmp_path}"]
+    assert json.loads(run(skipping[0], *options, script="evaluate.py"))["examples"] == 9
+    config = json.loads((skipping[0] / "config.json").read_text())["data"]
+    assert config["class_names"] == ["dark", "light"] and config["num_train_examples"] == 33
 
 
 def test_evaluate_with_dropblock_on(undisturbed):

@@ -32,8 +32,6 @@ class Checkpoints:
     """
 
     def __init__(self, directory, *, keep: int | None, best_metric: str):
-        if keep is not None and keep < 1:
-            raise ConfigError(f"keep_checkpoints must be at least 1, got {keep}")
         if "://" not in str(directory):
             directory = pathlib.Path(directory).absolute()  # Orbax takes no other
         policies = ocp.training.preservation_policies
@@ -75,7 +73,8 @@ class Checkpoints:
             step,
             state,
             force=True,
-            # A damaged checkpoint of this step, from which nothing was restored, makes way.
+            # A checkpoint of this step makes way: a damaged one, from which nothing was restored,
+            # or one that a stop signal had saved without its evaluation.
             overwrite=True,
             metrics=None if metrics is None else {self._best_metric: metrics[self._best_metric]},
         )
@@ -123,6 +122,10 @@ class Checkpoints:
     def best(self) -> int | None:
         """Step of the checkpoint with the best metric, None where none has one."""
         return max(self._scores(), default=(None, None))[1]
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the checkpoint of `step` was saved with the metrics of an evaluation."""
+        return step in (scored for _, scored in self._scores())
 
     def best_value(self, until: int) -> float:
         """The best metric of the checkpoints up to a step, -inf where none has one."""

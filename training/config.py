@@ -9,8 +9,7 @@ from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
-
-from inputs.sources import DataError
+from etils import epath
 
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
@@ -33,12 +32,21 @@ def checking():
         raise ConfigError(str(error)) from error
 
 
-def run(main):
+def run(main, *bad_data: type[Exception]):
     """Parses the flags and runs `main(argv)`; `main` returns the exit code.
 
-    Bad input ends in one sentence and exit code 2, divergence in 3; --verbosity=1 adds the stack
-    trace. Any other exception is a bug and shows its own.
+    Bad input (ConfigError, `bad_data`, a path that is not there or not permitted) ends in one
+    sentence and exit code 2, divergence in 3; --verbosity=1 adds the stack trace. Any other
+    exception, a full disk too, shows its own.
     """
+    bad_input = (
+        ConfigError,
+        *bad_data,
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        PermissionError,
+    )
 
     def parse(argv):
         # absl and ml_collections raise many things for a misspelt field, variant or value.
@@ -51,14 +59,7 @@ def run(main):
             return rest
 
     def guarded(argv):
-        with _exits(
-            {
-                Diverged: EXIT_DIVERGED,
-                ConfigError: EXIT_BAD_INPUT,
-                DataError: EXIT_BAD_INPUT,
-                OSError: EXIT_BAD_INPUT,
-            }
-        ):
+        with _exits({Diverged: EXIT_DIVERGED} | dict.fromkeys(bad_input, EXIT_BAD_INPUT)):
             return main(argv)
 
     app.run(guarded, flags_parser=parse)
@@ -91,7 +92,7 @@ def to_json(config: Any) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def from_json(path: pathlib.Path) -> Any:
+def from_json(path: pathlib.Path | epath.Path) -> Any:
     """Reads a config that `to_json` wrote.
 
     Raises:
@@ -105,33 +106,32 @@ def from_json(path: pathlib.Path) -> Any:
         raise ConfigError(f"{path} is damaged ({error}): restore it, or start anew") from None
 
 
-def claim(workdir: pathlib.Path, config: Any, allow_change: bool):
-    """Writes `config.json` into `workdir`; a run that is there must have the same config.
+def check_same(folder: pathlib.Path | epath.Path, config: Any):
+    """Holds `config` to the `config.json` in `folder`, if there is one.
 
     Raises:
-      ConfigError: the run there has another config, and `allow_change` is False.
+      ConfigError: the run there has another config.
     """
-    path, text = workdir / "config.json", to_json(config)
-    # A run that has logged nothing yet has nothing to lose by another config.
-    if path.exists() and (workdir / "metrics.jsonl").exists() and not allow_change:
-        was, now = from_json(path), json.loads(text)
-        changes = [
-            f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
-            for was, now in [(_flat(was.to_dict()), _flat(now))]
-            for field in sorted(was.keys() | now.keys())
-            if was.get(field) != now.get(field)
-        ]
-        if changes:
-            raise ConfigError(
-                f"{workdir} holds a run of another config ({'; '.join(changes)}): give another "
-                "--workdir, or go on with the new config by --allow_config_change"
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write(path, text)
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    was, now = _flat(from_json(path).to_dict()), _flat(json.loads(to_json(config)))
+    changes = [
+        f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
+        for field in sorted(was.keys() | now.keys())
+        if was.get(field) != now.get(field)
+    ]
+    if changes:
+        raise ConfigError(
+            f"{folder} holds a run of another config ({'; '.join(changes)}): give another "
+            "--workdir (or --checkpoint_dir), or go on with the new config by "
+            "--allow_config_change"
+        )
 
 
-def write(path: pathlib.Path, text: str):
+def write(path: pathlib.Path | epath.Path, text: str):
     """Writes a file whole or not at all, so that a kill cannot leave half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(path)

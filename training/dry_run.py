@@ -53,7 +53,10 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
     flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
     print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
     if compile_step:
-        print(lowered.compile().memory_analysis())
+        memory = lowered.compile().memory_analysis()
+        print(f"bytes on each device, as XLA plans them for {jax.default_backend()}:")
+        for name in ("argument", "output", "alias", "temp"):
+            print(f"  {name}: {getattr(memory, f'{name}_size_in_bytes'):,}")
 
 
 def _bytes(tree) -> int:

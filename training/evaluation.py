@@ -1,5 +1,6 @@
 """Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from training import step as step_lib
 
 
 def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
-    """Makes `(variables, key) -> (metrics, figure)`.
+    """Makes `(variables, key, stopping=...) -> (metrics, figure)`.
 
     Args:
       plan: `plan.Plan`.
@@ -20,7 +21,9 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
 
     Returns:
       The function: its metrics are the task's, `kept/<place>` and `expected_kept/<place>` when
-      dropping, and `examples`, the number of them that count; its figure shows a few examples.
+      dropping, and `examples`, the number of them that count; its figure shows a few examples,
+      and is None on all processes but 0. It asks `stopping()` after each batch, and gives up with
+      None as soon as that is true.
     """
     task, batch_size = plan.task, plan.config.batch_size
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
@@ -30,22 +33,22 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
         out_shardings=replicated,
     )
 
-    def evaluate(variables, key):
+    def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False) -> Any:
         totals: Any = None
         picture: Any = None
-        skipped = 0
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
         for index, local in enumerate(batches):
-            skipped += int(local.pop("skipped").sum())
             batch = sharding.put_batch(mesh, local)
             sums, shown = eval_step(variables, batch, jax.random.fold_in(key, index))
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-            if picture is None:
+            if index == 0 and jax.process_index() == 0:  # its rows are the first of the batch
                 picture = task.draw(jax.device_get(shown), local)
-        count = int(totals["sums"]["count"])
-        if jax.process_count() == 1 and count + skipped != task.num_eval:
+            if stopping():
+                return None
+        count, skipped = int(totals["sums"]["count"]), int(totals["skipped"])
+        if count + skipped != task.num_eval:
             raise RuntimeError(
                 f"evaluated {count} and skipped {skipped} of {task.num_eval} examples"
             )

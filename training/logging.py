@@ -27,23 +27,31 @@ class MetricsLog:
         self._enabled = jax.process_index() == 0
         if not self._enabled:
             return
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            self.records = [r for r in read_metrics(path) if r["step"] <= resume_step]
-        draft = path.with_suffix(".draft")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        draft.replace(path)
-        self._file = path.open("a", buffering=1)  # a line at a time, for tail -f
+        self._path = workdir / "metrics.jsonl"
+        if self._path.exists():
+            self.records = [r for r in read_metrics(self._path) if r["step"] <= resume_step]
+        self._file = self._rewritten()
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
         )
 
+    def _rewritten(self):
+        draft = self._path.with_suffix(".draft")
+        draft.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        draft.replace(self._path)
+        return self._path.open("a", buffering=1)  # a line at a time, for tail -f
+
     def write(self, record: dict):
-        """Adds one line; `record["step"]` is its step."""
-        self.records.append(record)
+        """Adds one line, that of `record["step"]`; what the last line lacked is added to it."""
         if not self._enabled:
             return
-        self._file.write(json.dumps(record) + "\n")
+        if self.records and self.records[-1]["step"] == record["step"]:
+            self.records[-1] = self.records[-1] | record
+            self._file.close()
+            self._file = self._rewritten()
+        else:
+            self.records.append(record)
+            self._file.write(json.dumps(record) + "\n")
         for name, value in record.items():
             if name != "step":
                 self._events.add_scalar(name, value, record["step"])

@@ -71,12 +71,14 @@ def _after(start, schedule):
     return lambda step: schedule(jnp.maximum(step - start, 0))
 
 
-def make_optimizer(optimizer, learning_rate, decayed) -> optax.GradientTransformation:
+def make_optimizer(optimizer, decayed) -> optax.GradientTransformation:
     """SGD with momentum; weight decay is an L2 term in the gradient, as in the authors' loss.
+
+    Its updates are for a learning rate of 1: the step multiplies them by the schedule's at
+    `state.step`, so that the rate it logs is the one that acts (optax would count for itself).
 
     Args:
       optimizer: `config.optimizer`.
-      learning_rate: function of the step.
       decayed: pytree of bool like the parameters: which of them decay.
 
     Raises:
@@ -95,5 +97,5 @@ def make_optimizer(optimizer, learning_rate, decayed) -> optax.GradientTransform
         # The L2 term is part of the loss, so it is part of what is clipped.
         optax.add_decayed_weights(optimizer.weight_decay, decayed),
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        optax.sgd(learning_rate, optimizer.momentum, optimizer.nesterov),
+        optax.sgd(1.0, optimizer.momentum, optimizer.nesterov),
     )

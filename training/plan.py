@@ -25,7 +25,7 @@ class Plan:
       config: see `configs/defaults.py`.
       task: what `config.task` names.
       network: the model by shape, and its pure functions.
-      optimizer: an optax transformation.
+      optimizer: an optax transformation, for a learning rate of 1.
       learning_rate, keep_prob: pure functions of the step; keep_prob before the places' factors.
       steps_per_epoch, total_steps: lengths.
     """
@@ -95,16 +95,19 @@ def make_plan(config: Any, make_task: Callable) -> Plan:
         checks.choice("drop.schedule", config.drop.schedule, SCHEDULES)
         if config.seed < 0:
             raise ConfigError(f"seed must not be negative, got {config.seed}")
-        if config.keep_checkpoints < 1:
-            raise ConfigError(f"keep_checkpoints must be at least 1, got {config.keep_checkpoints}")
         target = config.drop.keep_prob if task.drops else 1.0
         keep_prob = keep_prob_schedule(target, total_steps, config.drop.schedule)
         network = state_lib.make_network(task.make_model)
-        optimizer = optimizer_lib.make_optimizer(config.optimizer, learning_rate, network.decayed)
+        optimizer = optimizer_lib.make_optimizer(config.optimizer, network.decayed)
         decay = config.ema_decay
         if decay is not None and not 0.0 <= decay < 1.0:
             raise ConfigError(f"ema_decay must be in [0, 1) or None, got {decay}")
-        for name in ("log_every_steps", "checkpoint_every_steps", "eval_every_epochs"):
+        for name in (
+            "log_every_steps",
+            "checkpoint_every_steps",
+            "eval_every_epochs",
+            "keep_checkpoints",
+        ):
             if config[name] <= 0:
                 raise ConfigError(f"{name} must be positive, got {config[name]}")
     return Plan(

@@ -9,11 +9,11 @@ from jax.experimental import multihost_utils
 class StopSignals:
     """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual.
 
-    With several hosts jax itself catches SIGTERM, and makes all of them stop at one step.
+    With several hosts jax itself catches SIGTERM, and makes all of them stop at one point.
     """
 
     def __enter__(self):
-        self._received = 0
+        self._received = self._asked = 0
         caught = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
         self._previous = {number: signal.signal(number, self._note) for number in caught}
         return self
@@ -26,8 +26,11 @@ class StopSignals:
         self._received = number
         signal.signal(number, self._previous[number])
 
-    def at(self, step: int) -> int:
-        """The signal to stop for after `step`, or 0; to be asked after every step."""
-        if jax.process_count() > 1:
-            return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+    def received(self) -> int:
+        """The signal to stop for, or 0; all hosts ask it at the same points of the run."""
+        if jax.process_count() > 1 and not self._received:
+            # Hosts are made to agree on the number of a question, which need not be a step's.
+            self._asked += 1
+            if multihost_utils.reached_preemption_sync_point(self._asked):
+                self._received = signal.SIGTERM
         return self._received

@@ -10,13 +10,12 @@ import jax
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def make_result(records: list[dict], best_metric: str, seconds: float) -> dict:
+def make_result(records: list[dict], best_metric: str) -> dict:
     """Final and best metrics of a finished run, its versions, commit, devices and wall time.
 
     Args:
       records: of metrics.jsonl.
       best_metric: the evaluation metric whose highest value is best (the paper reports that).
-      seconds: wall time of this process, without earlier ones that were stopped.
     """
     evaluated = [record for record in records if f"eval/{best_metric}" in record]
     # The last of equals, which is the one whose checkpoint is kept.
@@ -32,7 +31,7 @@ def make_result(records: list[dict], best_metric: str, seconds: float) -> dict:
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "hosts": jax.process_count(),
-        "seconds": round(seconds, 1),
+        "seconds": round(records[-1]["time/seconds"], 1),
     }
 
 

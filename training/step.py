@@ -13,9 +13,8 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
     Args:
       task: gives `inputs`, `loss`, `drops`.
       network: `state.Network`.
-      optimizer: an optax transformation.
-      learning_rate: function of the step, for the metrics; the optimizer has its own.
-      keep_prob: function of the step.
+      optimizer: an optax transformation, for a learning rate of 1.
+      learning_rate, keep_prob: functions of the step.
       accumulate: micro-batches the batch is cut into.
       ema_decay: of parameters and BN statistics, or None.
 
@@ -42,7 +41,7 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
 
     def train_step(state, batch, key):
         step = state["step"]
-        kept = keep_prob(step)
+        kept, rate = keep_prob(step), learning_rate(step)
         key = state_lib.stream(jax.random.fold_in(key, step), "drop")
         if accumulate == 1:
             grads, batch_stats, metrics = micro_step(
@@ -53,6 +52,7 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
                 micro_step, state, batch, key, kept, accumulate
             )
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        updates = jax.tree.map(lambda update: rate * update, updates)
         new = {
             "step": step + 1,
             "params": optax.apply_updates(state["params"], updates),
@@ -64,7 +64,7 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
             new["ema"] = optax.incremental_update(current, state["ema"], 1.0 - ema_decay)
         metrics |= {
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": learning_rate(step),
+            "learning_rate": rate,
             "keep_prob": jnp.asarray(kept, jnp.float32),
         }
         return new, metrics
@@ -117,7 +117,8 @@ def site_sums(out) -> dict:
 def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
     """Makes `(variables, batch, key) -> (sums, shown)`.
 
-    The sums are over the batch's examples that its mask keeps; `shown` is what the task draws.
+    The sums are over the batch's examples that its mask keeps, and `skipped` counts those that
+    could not be read; `shown` is what the task draws.
 
     With `dropping` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the
     paper's Figure 5.
@@ -132,7 +133,11 @@ def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
             keep_prob=keep_prob,
             rng=state_lib.stream(key, "eval_drop") if dropping else None,
         )
-        sums = {"sums": task.eval_sums(out, batch), "sites": site_sums(out)}
+        sums = {
+            "sums": task.eval_sums(out, batch),
+            "skipped": batch["skipped"].sum(),
+            "sites": site_sums(out),
+        }
         return sums, task.shown(out)
 
     return eval_step

@@ -158,8 +158,3 @@ def test_other_shapes_are_named(folder):
     other = abstract({"step": jnp.int32(0), "params": {"w": jnp.zeros((3, 3))}})
     with open_at(folder) as checkpoints, pytest.raises(ConfigError, match="another model"):
         checkpoints.restore(other)
-
-
-def test_keep_must_be_positive(tmp_path):
-    with pytest.raises(ConfigError, match="keep_checkpoints.*0"):
-        open_at(tmp_path, keep=0)

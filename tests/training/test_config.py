@@ -1,6 +1,8 @@
 """Which run a workdir holds, how long a run is, and what an error says."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -16,22 +18,40 @@ def config():
     return config
 
 
-def test_a_workdir_keeps_its_config(tmp_path, config):
-    workdir = tmp_path / "new"
-    config_lib.claim(workdir, config, False)
-    config_lib.claim(workdir, config, False)  # the same run goes on
-    (workdir / "metrics.jsonl").touch()
-    assert json.loads((workdir / "config.json").read_text())["drop"]["sites"] == ["conv", "skip"]
+def test_a_folder_keeps_its_config(tmp_path, config):
+    folder = tmp_path / "new"
+    config_lib.check_same(folder, config)  # there is none
+    config_lib.write(folder / "config.json", config_lib.to_json(config))
+    config_lib.check_same(folder, config)
+    assert json.loads((folder / "config.json").read_text())["drop"]["sites"] == ["conv", "skip"]
     config.drop.keep_prob = 0.8
     config.drop.places.group3 = 0.5
     with pytest.raises(
         ConfigError,
         match=r"drop.keep_prob was 0.9, is 0.8; drop.places.group3 was 0.25, is 0.5.*--workdir",
     ):
-        config_lib.claim(workdir, config, False)
-    assert config_lib.from_json(workdir / "config.json").drop.keep_prob == 0.9
-    config_lib.claim(workdir, config, True)
-    assert config_lib.from_json(workdir / "config.json").drop.keep_prob == 0.8
+        config_lib.check_same(folder, config)
+    assert config_lib.from_json(folder / "config.json").drop.keep_prob == 0.9
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("config.ConfigError('no')", 2),
+        ("EOFError('no')", 2),  # in the place of the entry point's DataError
+        ("FileNotFoundError(2, 'no')", 2),
+        ("PermissionError(13, 'no')", 2),
+        ("config.Diverged('no')", 3),
+        ("OSError(28, 'No space left on device')", 1),
+        ("ValueError('no')", 1),
+    ],
+)
+def test_only_bad_input_is_one_sentence(error, code):
+    script = f"from training import config\ndef main(_): raise {error}\nconfig.run(main, EOFError)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stderr.startswith("error: ") == (code != 1)
+    assert ("Traceback" in result.stderr) == (code == 1)
 
 
 def test_a_damaged_or_missing_config_is_named(tmp_path):

@@ -24,6 +24,16 @@ def test_lines_of_steps_that_run_again_are_cut(tmp_path):
     assert steps(tmp_path) == [1, 2, 3, 4, 5] == [record["step"] for record in records]
 
 
+def test_what_a_line_lacked_joins_it(tmp_path):
+    write(tmp_path, 0, [1, 2])
+    with contextlib.closing(MetricsLog(tmp_path, 2)) as log:
+        log.write({"step": 2, "epoch": 0.2, "eval/top1": 50.0})
+        log.write({"step": 3, "epoch": 0.3})
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[1] == {"step": 2, "epoch": 0.2, "train/loss": 0.5, "eval/top1": 50.0}
+
+
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     write(tmp_path, 0, [1, 2])
     path = tmp_path / "metrics.jsonl"

@@ -149,7 +149,8 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
         losses.append(loss)
     mean = jax.tree.map(lambda *g: sum(g) / 2, *grads)
     updates, _ = plan.optimizer.update(mean, start["opt_state"], start["params"])
-    literal = optax.apply_updates(start["params"], updates), stats
+    params = jax.tree.map(lambda p, u: p + plan.learning_rate(0) * u, start["params"], updates)
+    literal = params, stats
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         (state["params"], state["batch_stats"]),
@@ -157,6 +158,35 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
     )
     assert metrics[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics[0]["sums"]["count"] == 16
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_rate_that_is_logged_is_the_one_that_acts(accumulate):
+    plan = tiny(
+        **{
+            "accumulate": accumulate,
+            "drop.kind": "none",
+            "optimizer.momentum": 0.0,
+            "optimizer.nesterov": False,
+            "optimizer.weight_decay": 0.0,
+            "schedule.warmup_epochs": 3.0,
+        }
+    )
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    start = jax.device_put(jax.jit(plan.create)(jax.random.key(0)), sharding.replicated(mesh))
+    before = jax.tree.map(np.array, start["params"])
+    # As a restart would find it, wherever it came from: the step alone says what the rate is.
+    start["step"] = jax.device_put(jnp.int32(6), sharding.replicated(mesh))
+    batch = next(iter(plan.task.train_batches(start_step=6, rows=slice(None))))
+    batch.pop("skipped")
+    state, metrics = plan.train_step(mesh)(
+        start, sharding.put_batch(mesh, batch), jax.random.key(0)
+    )
+    moved = optax.tree.norm(jax.tree.map(lambda a, b: a - b, state["params"], before))
+    rate = float(metrics["learning_rate"])
+    # Half of the way up to 0.3, scaled by the batch.
+    assert rate == pytest.approx(0.3 * 16 / 100 * 6 / 12)
+    assert float(moved / metrics["grad_norm"]) == pytest.approx(rate, rel=1e-3)
 
 
 def test_micro_batches_and_devices_together(accumulating):

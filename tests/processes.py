@@ -1,0 +1,45 @@
+"""Starting the commands of this repository in processes of their own, for the tests of runs."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = "tests/tiny.py"
+
+
+def start(workdir, *arguments, config=TINY, script="train.py", devices=1):
+    """Starts `python train.py`, compiling lightly."""
+    command = [sys.executable, script, "--workdir", str(workdir)]
+    if script == "train.py":
+        command += ["--config", config]
+    environment = os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "COLUMNS": "200",
+    }
+    return subprocess.Popen(
+        command + list(arguments),
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process, code=0):
+    """Waits for a process; returns its output, if it ended with `code`."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out + err
+
+
+def run(workdir, *arguments, code=0, **options):
+    return finish(start(workdir, *arguments, **options), code)
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
