@@ -1,0 +1,1 @@
+"""Speed and memory, side by side; each module is a command that prints a table."""

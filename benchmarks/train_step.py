@@ -1,0 +1,86 @@
+"""What DropBlock costs a whole training step: time and peak memory, with and without it.
+
+    python -m benchmarks.train_step                                         # ResNet-50
+    python -m benchmarks.train_step --config mnist_resnet --batch_size 100  # `make train`
+
+The steps of a config's variants `dropblock` and `baseline` on random images, in the same rounds
+and in random order, at the keep_prob where the schedule ends. Peak memory is XLA's own plan:
+arguments, outputs that are no arguments, and temporaries.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+
+import jax
+import numpy as np
+
+from benchmarks.timing import side_by_side
+from tasks import make_task
+from training import sharding
+from training.plan import make_plan
+
+VARIANTS = ("baseline", "dropblock")
+
+
+def prepare(config):
+    """A function that runs one step and waits for it, and the step's peak memory in bytes."""
+    plan = make_plan(config, lambda config: make_task(config, need_data=False))
+    mesh = sharding.make_mesh()
+    random = np.random.default_rng(0)
+    batch = {
+        name: random.integers(0, 256 if name == "image" else 10, array.shape).astype(array.dtype)
+        for name, array in plan.task.batch_shapes(config.batch_size).items()
+    }
+    batch = sharding.put_batch(mesh, batch)
+    key = jax.random.key(0)
+    state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
+    step = plan.train_step(mesh).lower(state, batch, key).compile()
+    memory = step.memory_analysis()
+    assert memory is not None
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    held = [state]
+
+    def run():
+        held[0], metrics = step(held[0], batch, key)
+        jax.block_until_ready((held[0], metrics))
+
+    return run, peak
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="imagenet_resnet50", help="a file in configs/")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+
+    cases, peaks = {}, {}
+    for variant in VARIANTS:
+        config = importlib.import_module(f"configs.{args.config}").get_config(variant)
+        config.batch_size, config.dtype = args.batch_size, args.dtype
+        config.drop.schedule = "constant"
+        cases[variant], peaks[variant] = prepare(config)
+    seconds = side_by_side(cases, args.rounds)
+
+    print(
+        f"{args.config}, batch {args.batch_size}, {args.dtype}: {jax.devices()[0].device_kind} "
+        f"({platform.machine()}), {os.cpu_count()} CPU cores, jax {jax.__version__}, "
+        f"median of {args.rounds} rounds"
+    )
+    for variant in VARIANTS:
+        print(
+            f"  {variant}: {seconds[variant] * 1e3:.1f} ms, "
+            f"{args.batch_size / seconds[variant]:.1f} images/s, {peaks[variant] / 1e6:.1f} MB"
+        )
+    time, memory = (of["dropblock"] / of["baseline"] for of in (seconds, peaks))
+    print(f"  ratio: {time:.3f} in time, {memory:.3f} in peak memory")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The benchmarks run, and what they hold DropBlock against is DropBlock."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import processes
+import tiny
+from benchmarks import dropblock_op, timing, train_step
+from dropblock import dropblock
+
+
+def test_every_function_runs_once_in_every_round():
+    calls = []
+    cases = {name: lambda name=name: calls.append(name) for name in "abc"}
+    medians = timing.side_by_side(cases, 4)
+    assert set(medians) == set("abc") and all(seconds >= 0 for seconds in medians.values())
+    assert calls[:3] == list("abc")
+    assert all(set(calls[n : n + 3]) == set("abc") for n in range(0, 15, 3))
+
+
+def test_the_literal_algorithm_is_dropblock(key):
+    # 2,048 maps: the two kept fractions, of standard deviation .0023 each, differ by less than .02.
+    x = jnp.ones((16, 14, 14, 128))
+    y = jax.jit(dropblock_op.literal)(key, x, 0.9)
+    kept = float(jnp.mean(y > 0))
+    ours, ours_kept = dropblock(key, x, 0.9, dropblock_op.BLOCK, return_kept=True)
+    assert abs(kept - float(ours_kept.mean())) < 0.02
+    # One scale over the batch, so that the sum stays.
+    np.testing.assert_allclose([y.sum(), ours.sum()], x.size, rtol=1e-4)
+    # Whole blocks: what a dropped cell of a map is part of is 7 wide somewhere.
+    dropped = np.asarray(y == 0)
+    assert dropped.any((1, 2)).mean() > 0.2
+    assert (dropped.sum((1, 2))[dropped.any((1, 2))] >= 49).all()
+
+
+def test_tables_of_the_op():
+    command = [sys.executable, "-m", "benchmarks.dropblock_op", "--maps", "2x8x8x4", "3x7x9x8"]
+    command += ["--processes", "1", "--repeats", "1", "--dtype", "float32"]
+    done = subprocess.run(command, cwd=processes.ROOT, check=True, capture_output=True, text=True)
+    for row in ("copy, ms", "dropblock", "dropout", "Algorithm 1, literally"):
+        assert f"| {row} |" in done.stdout
+    assert "float32, forward + backward" in done.stdout
+    assert "seconds to compile" in done.stdout
+
+
+def test_a_step_with_and_without():
+    for variant in train_step.VARIANTS:
+        run, peak = train_step.prepare(tiny.get_config(variant))
+        run()
+        run()
+        assert peak > 1e5
