@@ -1,0 +1,1 @@
+"""The paper's tables and figures: sweeps of `train.py`, made from configs."""

@@ -1,0 +1,170 @@
+"""From `result.json` files to a table: mean, 95 % t-interval, and the paper's number beside it."""
+
+import argparse
+import csv
+import io
+import json
+import math
+import pathlib
+import re
+import sys
+
+import numpy as np
+import scipy.stats
+
+from experiments.runner import Run
+from training.config import write
+
+
+def interval(values: list[float], level: float = 0.95) -> tuple[float, float | None]:
+    """Mean, and half the width of its t-interval; None for fewer than two values."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+
+
+def collect(runs: list[Run], metrics: tuple[str, ...], reference: str = "baseline") -> list[dict]:
+    """A record for each row of `runs`, from those that are finished.
+
+    Args:
+      runs: the experiment's.
+      metrics: names in `result.json`, the one that is held against the reference first. Each is
+        the best over training, as the paper reports it, chosen by the run's own best metric.
+      reference: the row that differences are taken to, by pairs of runs of one seed.
+
+    Returns:
+      `row`, `note`, `seeds`; for each metric `<metric>`, `<metric>_interval`, `<metric>_paper`,
+      `<metric>_paper_spread`; for the first also `final` and `final_interval`, what the last
+      evaluation had, `difference` and `difference_interval`; None where there is nothing to say.
+    """
+    results = {(run.row.name, run.seed): run.result() for run in runs}
+    rows = {run.row.name: run.row for run in runs}
+    first = metrics[0]
+    records = []
+    for name, row in rows.items():
+        found = {
+            seed: result
+            for (other, seed), result in results.items()
+            if other == name and result is not None
+        }
+        record = {"row": name, "note": row.note, "seeds": len(found)}
+        for metric in metrics:
+            values = [result["best"][metric] for result in found.values()]
+            record |= _named(metric, values)
+            mean, spread = row.paper.get(metric, (None, None))
+            record |= {f"{metric}_paper": mean, f"{metric}_paper_spread": spread}
+        record |= _named("final", [result["final"][first] for result in found.values()])
+        pairs = [
+            result["best"][first] - other["best"][first]
+            for seed, result in found.items()
+            if name != reference and (other := results.get((reference, seed))) is not None
+        ]
+        records.append(record | _named("difference", pairs))
+    return records
+
+
+def _named(name: str, values: list[float]) -> dict:
+    mean, half = interval(values) if values else (None, None)
+    return {name: mean, f"{name}_interval": half}
+
+
+def write_table(
+    name: str,
+    runs: list[Run],
+    metrics: tuple[str, ...],
+    arguments: argparse.Namespace,
+    *,
+    reference: str = "baseline",
+) -> list[dict]:
+    """Writes `<name>.csv`, `.json` and `.md` into the workdir, and prints the last."""
+    records = collect(runs, metrics, reference)
+    folder: pathlib.Path = arguments.workdir
+    write(folder / f"{name}.csv", to_csv(records))
+    write(
+        folder / f"{name}.json", json.dumps(provenance(runs) | {"rows": records}, indent=1) + "\n"
+    )
+    text = f"{heading(name, runs)}\n\n{to_markdown(records, metrics)}"
+    write(folder / f"{name}.md", text)
+    print(text)
+    results = [run.result() for run in runs]
+    if None in results:
+        missing = results.count(None)
+        print(f"{missing} of {len(runs)} runs are not finished", file=sys.stderr)
+    commits = {result["commit"] for result in results if result is not None}
+    if len(commits) > 1:
+        print(f"the runs are of several commits: {', '.join(sorted(commits))}", file=sys.stderr)
+    return records
+
+
+def to_csv(records: list[dict]) -> str:
+    """The records, numbers to four decimals."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow(
+            {key: round(v, 4) if isinstance(v, float) else v for key, v in record.items()}
+        )
+    return text.getvalue()
+
+
+def to_markdown(records: list[dict], metrics: tuple[str, ...]) -> str:
+    """The records as a table; intervals are 95 %, the paper's spread is as it prints it."""
+    head = ["row", "seeds"]
+    for metric in metrics:
+        head += [f"best {metric}", f"paper's {metric}"]
+    head += [f"final {metrics[0]}", "difference, by seed", "note"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for record in records:
+        cells = [record["row"], str(record["seeds"])]
+        for metric in metrics:
+            cells.append(_number(record[metric], record[f"{metric}_interval"]))
+            cells.append(_number(record[f"{metric}_paper"], record[f"{metric}_paper_spread"]))
+        cells.append(_number(record["final"], record["final_interval"]))
+        cells.append(_number(record["difference"], record["difference_interval"], sign="+"))
+        lines.append(_line([*cells, record["note"]]))
+    return "\n".join(lines) + "\n"
+
+
+def heading(name: str, runs: list[Run]) -> str:
+    """What was run, in a line or two; nothing that differs when it is run again."""
+    configs = sorted({re.split("[=/]", run.arguments[0])[-1].split(":")[0] for run in runs})
+    common = [
+        flag.removeprefix("--config.")
+        for flag in runs[0].arguments
+        if flag.startswith("--config.")
+        and not flag.startswith(("--config.seed=", "--config.data.dir="))
+        and all(flag in run.arguments for run in runs)
+    ]
+    seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
+    fields = f"; {' '.join(common)}" if common else ""
+    return f"{name}: {', '.join(configs)}{fields}; seeds {seeds}. Means and 95 % t-intervals."
+
+
+def provenance(runs: list[Run]) -> dict:
+    """Each run's own result and arguments, and all their time."""
+    found = [(run, result) for run in runs if (result := run.result()) is not None]
+    return {
+        "runs": [
+            {
+                "row": run.row.name,
+                "seed": run.seed,
+                "arguments": [flag for flag in run.arguments if ".data.dir=" not in flag][1:],
+                "result": result,
+            }
+            for run, result in found
+        ],
+        "hours": round(sum(result["seconds"] for _, result in found) / 3600, 3),
+    }
+
+
+def _number(mean: float | None, half: float | None, sign: str = "") -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:{sign}.2f}" + ("" if half is None else f" ± {half:.2f}")
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

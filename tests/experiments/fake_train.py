@@ -1,0 +1,52 @@
+"""Takes the place of train.py: its arguments, files, exit codes and resuming, without the training.
+
+Its accuracy follows from its arguments. `trace.txt` has every step that was really made.
+"""
+
+import argparse
+import json
+import pathlib
+import signal
+import sys
+import time
+import zlib
+
+STEPS = 10
+
+options = argparse.ArgumentParser(allow_abbrev=False)
+options.add_argument("--workdir", type=pathlib.Path)
+arguments, rest = options.parse_known_args()
+fields = dict(word.removeprefix("--").split("=", 1) for word in rest)
+workdir = arguments.workdir
+metrics = workdir / "metrics.jsonl"
+stopping = []
+signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+
+if fields.get("config.drop.keep_prob") == "2":
+    print("error: keep_prob must be in [0, 1]")
+    sys.exit(2)
+if fields.get("config.schedule.learning_rate") == "1e30":
+    print("error: loss is nan at step 1")
+    sys.exit(3)
+
+(workdir / "config.json").write_text(json.dumps({"epochs": float(STEPS), "steps": None}))
+first = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+for step in range(first + 1, STEPS + 1):
+    time.sleep(float(fields.get("config.sleep", 0)))
+    with metrics.open("a") as file:
+        file.write(json.dumps({"step": step, "epoch": float(step)}) + "\n")
+    with (workdir / "trace.txt").open("a") as file:
+        file.write(f"{step}\n")
+    if stopping:
+        sys.exit(143)
+own = sorted((name, value) for name, value in fields.items() if name != "config.sleep")
+top1 = 70 + zlib.crc32(repr(own).encode()) % 1000 / 100
+best = {"step": STEPS, "top1": top1, "top5": 95.0}
+result = {
+    "best": best,
+    "final": best | {"top1": top1 - 0.5},
+    "best_metric": "top1",
+    "seconds": time.monotonic(),
+    "commit": "abc",
+}
+(workdir / "result.json").write_text(json.dumps(result))
