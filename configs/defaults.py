@@ -38,7 +38,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.drop.sites = ("conv", "skip")
     config.drop.shared_mask = False
     config.drop.gamma_rule = "paper"
-    config.drop.normalize = placeholder(str)  # "batch", "sample", "map", or None
+    config.drop.normalize = placeholder(str)  # "batch", "sample", "map", or "none"
     config.drop.normalize = "batch"
 
     # --- Data.

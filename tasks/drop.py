@@ -17,5 +17,5 @@ def make_drop(drop) -> Drop:
         sites=tuple(drop.sites),
         shared_mask=drop.shared_mask,
         gamma_rule=drop.gamma_rule,
-        normalize=drop.normalize,
+        normalize=None if drop.normalize == "none" else drop.normalize,  # for the command line
     )

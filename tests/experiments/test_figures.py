@@ -1,0 +1,119 @@
+"""The ablation and Figures 3 and 4: their runs, and the paper's numbers that they hold."""
+
+import argparse
+import csv
+import json
+import re
+
+import pytest
+
+import processes
+from configs import mnist_resnet
+from experiments import ablation, figure3, figure4, plots
+from experiments.runner import Run
+from tasks import make_task
+from training.plan import make_plan
+
+PAGE = (processes.ROOT / "docs" / "paper.md").read_text()
+
+
+def section(number):
+    return re.search(rf"^### {number} .*?(?=^##)", PAGE, re.M | re.S)[0]
+
+
+def finished(rows, folder):
+    """Runs of `rows` that have a result, made up from their names."""
+    runs = []
+    for number, row in enumerate(rows):
+        for seed in (0, 1):
+            workdir = folder / row.name / f"seed{seed}"
+            workdir.mkdir(parents=True)
+            evaluated = {"top1": 70 + number / 10 + seed}
+            result = {"best": evaluated, "final": evaluated, "best_metric": "top1", "seconds": 1}
+            (workdir / "result.json").write_text(json.dumps(result))
+            runs.append(Run(row, seed, workdir, (f"--config=x.py:{row.variant}",)))
+    return runs
+
+
+def config_of(row):
+    """What train.py makes of a row's overrides."""
+    config = mnist_resnet.get_config(row.variant)
+    config.update_from_flattened_dict(row.overrides)
+    return config
+
+
+def test_figure3_has_the_papers_points():
+    panels = figure3.make_panels()
+    rows = plots.rows_of(panels)
+    assert len(rows) == len({row.name for row in rows}) == 1 + 7 + 10 + 10 + 7
+    text = section("3.5")
+    for label, accuracies in figure3.PAPER.items():
+        line = next(
+            line
+            for line in text.splitlines()
+            if re.match(rf"\| (\(a\)|\(b\)|\(a\) and \(b\)) {label}", line)
+        )
+        printed = [float(cell) for cell in re.findall(r"\d\d\.\d+", line)]
+        assert printed == list(accuracies.values()), label
+    by_name = {row.name: row for row in rows}
+    constant = config_of(by_name["dropblock_constant_0.85"]).drop
+    assert (constant.kind, constant.schedule, constant.keep_prob) == ("dropblock", "constant", 0.85)
+    dropout = config_of(by_name["dropout_0.6"]).drop
+    assert (dropout.kind, dropout.schedule, dropout.keep_prob) == ("dropout", "linear", 0.6)
+    assert dropout.sites == ("conv",) and dropout.places.group3 == 0.25
+    assert by_name["spatial_dropout_0.9"].paper == {"top1": (77.41, None)}
+
+
+def test_figure4_has_the_papers_points():
+    rows = {row.name: row for row in plots.rows_of(figure4.make_panels())}
+    assert len(rows) == 3 * 7 + 3 * 8
+    text = section("3.6")
+    for accuracies in figure4.PAPER.values():
+        assert " | ".join(f"{accuracy:.2f}" for accuracy in accuracies) in text
+    best = rows["groups34_conv_skip_scheduled_7"]
+    assert best.paper == {"top1": (78.16, None)}
+    drop = config_of(best).drop
+    assert (drop.block_size, drop.sites, drop.schedule) == (7, ("conv", "skip"), "linear")
+    assert (drop.places.group3, drop.places.group4) == (0.25, 1.0)
+    drop = config_of(rows["group4_conv_2"]).drop
+    assert (drop.block_size, drop.sites, drop.schedule) == (2, ("conv",), "constant")
+    assert (drop.places.group3, drop.places.group4) == (0.0, 1.0)
+
+
+def test_the_ablation_changes_one_thing_at_a_time():
+    base = config_of(ablation.ROWS[0]).to_dict()["drop"]
+    for row in ablation.ROWS[1:]:
+        config = config_of(row)
+        drop = config.to_dict()["drop"]
+        changed = [name for name in drop if drop[name] != base[name]]
+        assert len(changed) == 1, row.name
+        plan = make_plan(config, make_task)
+        if row.name == "no_scale":
+            assert plan.task.drop.normalize is None
+
+
+@pytest.mark.parametrize("figure", [figure3, figure4])
+def test_figures_write_their_points_and_a_plot(figure, tmp_path):
+    panels = figure.make_panels()
+    runs = finished(plots.rows_of(panels), tmp_path)
+    arguments = argparse.Namespace(workdir=tmp_path)
+    drawn = plots.points_of(panels, runs)
+    plots.write_figure("f", drawn, runs, arguments, xlabel="x", columns=3)
+    points = list(csv.DictReader((tmp_path / "f.csv").read_text().splitlines()))
+    assert len(points) == sum(len(curve.rows) for panel in panels for curve in panel.series)
+    values = {point["row"]: float(point["top1"]) for point in points}
+    assert values == {
+        row.name: pytest.approx(70.5 + number / 10)
+        for number, row in enumerate(plots.rows_of(panels))
+    }
+    assert len(json.loads((tmp_path / "f.json").read_text())["runs"]) == len(runs)
+    assert (tmp_path / "f.png").stat().st_size > 20_000
+
+
+def test_a_figure_over_other_places():
+    (first, *_) = figure3.make_panels([0.65, 1.0])
+    assert [list(series.rows) for series in first.series] == [[0.65, 1.0]] * 3
+    assert first.series[0].rows[0.65].paper == {}
+    assert {series.rows[1.0].name for series in first.series} == {"baseline"}
+    panels = figure4.make_panels({"group4": (1,), "groups34": (2, 3)})
+    assert len(plots.rows_of(panels)) == 3 * 3
