@@ -1,0 +1,174 @@
+"""Figure 6: where networks trained without and with DropBlock look, and how widely.
+
+    python -m experiments.figure6 --dataset fashion_mnist --config.data.dir DIR --block 3
+
+Class activation maps (Zhou et al., CVPR 2016) of the last group, for the image's own class. The
+picture shows them for the images of --images (positions in the evaluation split), or for --sample
+drawn ones. The number is over the whole split: a map's positive part, normalised to the sum 1, has
+the entropy H; exp(H) / positions is the share of the image that speaks, 1 where all of it speaks
+alike. Writes figure6.csv, figure6.json and figure6.png into the workdir. The paper has no number.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+
+from experiments import trained
+from experiments.runner import Run, make_runs, parse, parser, run_all
+from experiments.tables import heading, interval, provenance, to_csv
+from inputs.transforms import resize
+from training.config import write
+from training.plots import save_figure
+
+
+def activation_maps(features: jax.Array, kernel: jax.Array, labels: jax.Array) -> jax.Array:
+    """The class activation map of each image's class.
+
+    Args:
+      features: `[batch, height, width, channels]`, of the last group.
+      kernel: `[channels, classes]`, of the head.
+      labels: int `[batch]`.
+
+    Returns:
+      float32 `[batch, height, width]`.
+    """
+    weights = kernel.T[labels].astype(jnp.float32)
+    return jnp.einsum("bhwc,bc->bhw", features.astype(jnp.float32), weights)
+
+
+def effective_share(maps: jax.Array) -> jax.Array:
+    """exp(entropy) of the positive part, divided by the positions: `[batch]`, in (0, 1].
+
+    NaN for a map without a positive part.
+    """
+    positive = jnp.maximum(maps, 0).reshape(len(maps), -1)
+    share = positive / positive.sum(-1, keepdims=True)
+    entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0), -1)
+    entropy = jnp.where(positive.sum(-1) > 0, entropy, jnp.nan)
+    return jnp.exp(entropy) / positive.shape[-1]
+
+
+def look(run: Run, chosen: set[int]) -> tuple[np.ndarray, dict[int, tuple]]:
+    """The effective share of each image of the split, and (image, label, map) of the chosen."""
+    model = trained.load(run)
+
+    @jax.jit
+    def maps_of(variables, batch):
+        out, _ = model.plan.network.apply(
+            variables["params"],
+            variables["batch_stats"],
+            model.plan.task.inputs(batch),
+            train=False,
+        )
+        kernel = variables["params"]["head"]["kernel"]
+        maps = activation_maps(out["group4"], kernel, batch["label"])
+        return maps, effective_share(maps)
+
+    shares, shown, position = [], {}, 0
+    for batch in model.batches():
+        maps, own = jax.device_get(maps_of(model.variables, batch))
+        batch = jax.device_get(batch)
+        shares.append(own[batch["mask"]])
+        for row in np.flatnonzero(batch["mask"]):
+            if position in chosen:
+                shown[position] = batch["image"][row], int(batch["label"][row]), maps[row]
+            position += 1
+    return np.concatenate(shares), shown
+
+
+def measure(shares: dict[tuple[str, int], np.ndarray]) -> list[dict]:
+    """A record for each row: its mean share over seeds, and the difference to the baseline.
+
+    Args:
+      shares: `(row, seed)` -> those of the images.
+    """
+    means = {key: float(np.nanmean(own)) for key, own in shares.items()}
+    records = []
+    for row in dict.fromkeys(row for row, _ in shares):
+        values = {seed: mean for (other, seed), mean in means.items() if other == row}
+        mean, half = interval(list(values.values()))
+        pairs = [
+            value - means["baseline", seed]
+            for seed, value in values.items()
+            if row != "baseline" and ("baseline", seed) in means
+        ]
+        difference, difference_half = interval(pairs) if pairs else (None, None)
+        records.append(
+            {
+                "row": row,
+                "seeds": len(values),
+                "share": mean,
+                "share_interval": half,
+                "difference": difference,
+                "difference_interval": difference_half,
+                "maps_without_positive_part": sum(
+                    int(np.isnan(own).sum()) for (other, _), own in shares.items() if other == row
+                ),
+            }
+        )
+    return records
+
+
+def draw(shown: dict[str, dict[int, tuple]]) -> matplotlib.figure.Figure:
+    """Rows as in the paper: the images, then the maps of each way to train, over them."""
+    first = next(iter(shown.values()))
+    positions = sorted(first)
+    size = 1.6 * len(positions), 1.7 * (1 + len(shown))
+    figure = matplotlib.figure.Figure(size, layout="constrained")
+    axes = figure.subplots(1 + len(shown), len(positions), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for column, position in enumerate(positions):
+        image, _, _ = first[position]
+        axes[0, column].imshow(image.squeeze(), cmap="gray")
+        axes[0, column].set_title(f"image {position}", fontsize=8)
+        for line, (row, pictures) in enumerate(shown.items(), start=1):
+            image, _, own = pictures[position]
+            positive = np.maximum(own, 0) / max(own.max(), 1e-9)
+            heat = resize((255 * positive).astype(np.uint8)[..., None], image.shape[:2])[..., 0]
+            axes[line, column].imshow(image.squeeze(), cmap="gray")
+            axes[line, column].imshow(heat, cmap="jet", alpha=0.5, vmin=0, vmax=255)
+            axes[line, 0].set_ylabel(row, fontsize=8)
+    axes[0, 0].set_ylabel("input", fontsize=8)
+    return figure
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser(__doc__, "runs/figure6")
+    options.add_argument("--block", type=int, default=7, help="the larger block")
+    options.add_argument("--images", type=int, nargs="+", help="positions in the split")
+    options.add_argument("--sample", type=int, default=6, help="how many to draw otherwise")
+    arguments = parse(options, argv)
+    runs = make_runs(trained.make_rows(arguments.block), arguments)
+    code = 0 if arguments.collect else run_all(runs, arguments.shard)
+    if code >= 128:
+        return code
+    done = [run for run in runs if run.result()]
+    if not done:
+        sys.exit("error: no run is finished yet")
+
+    first = trained.load(done[0]).plan.task.num_eval
+    drawn = np.random.default_rng(0).choice(first, min(arguments.sample, first), replace=False)
+    chosen = set(arguments.images or drawn.tolist())
+    if not all(0 <= position < first for position in chosen):
+        sys.exit(f"error: --images must be from 0 to {first - 1}, got {sorted(chosen)}")
+    shares, shown = {}, {}
+    for run in done:
+        shares[run.row.name, run.seed], pictures = look(run, chosen)
+        shown.setdefault(run.row.name, pictures)  # of the first seed
+
+    records, folder = measure(shares), arguments.workdir
+    write(folder / "figure6.csv", to_csv(records))
+    content = {"what": heading("figure6", runs), "rows": records} | provenance(runs)
+    write(folder / "figure6.json", json.dumps(content, indent=1) + "\n")
+    save_figure(draw(shown), folder / "figure6.png")
+    print(f"{heading('figure6', runs)}\n{to_csv(records)}{folder / 'figure6'}.csv, .json, .png")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Figures 5 and 6: their numbers by hand; test_real_runs.py has them on trained networks."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import processes
+from experiments import figure5, figure6
+
+
+def test_figure5_has_the_papers_points():
+    page = (processes.ROOT / "docs" / "paper.md").read_text()
+    lines = re.findall(r"^\| \([ab]\) [17] \|.*$", page, re.M)
+    assert len(lines) == len(figure5.PAPER) == 6
+    for line, accuracies in zip(lines, figure5.PAPER.values(), strict=True):
+        printed = [100 * float(cell) for cell in re.findall(r" (\.\d+)", line)]
+        assert printed == pytest.approx(accuracies)
+
+
+def test_activation_maps_against_the_sum_over_channels():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    kernel = random.normal(size=(6, 10)).astype(np.float32)
+    labels = np.array([7, 0, 7])
+    got = figure6.activation_maps(jnp.asarray(features), jnp.asarray(kernel), jnp.asarray(labels))
+    for image, label, own in zip(features, labels, got, strict=True):
+        want = sum(kernel[channel, label] * image[..., channel] for channel in range(6))
+        np.testing.assert_allclose(own, want, rtol=1e-4, atol=1e-5)
+    # The logit, less its bias, is the map's mean: what makes the map one of the class.
+    logits = features.mean((1, 2)) @ kernel
+    np.testing.assert_allclose(
+        np.mean(got, axis=(1, 2)), logits[np.arange(3), labels], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_effective_share():
+    flat = np.full((4, 4), 3.0)
+    one = np.zeros((4, 4))
+    one[1, 2] = 0.5
+    quarter = np.where(np.arange(16).reshape(4, 4) < 4, 2.0, -1.0)  # what is negative is silent
+    uneven = np.zeros((4, 4))
+    uneven[0, :2] = 0.75, 0.25
+    maps = jnp.asarray(np.stack([flat, one, quarter, uneven, -flat]), jnp.float32)
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    want = [1, 1 / 16, 4 / 16, np.exp(entropy) / 16, np.nan]
+    np.testing.assert_allclose(figure6.effective_share(maps), want, rtol=1e-5)
+
+
+def test_differences_of_shares_are_paired_by_seed():
+    shares = {
+        ("baseline", 0): np.array([0.2, 0.4]),
+        ("baseline", 1): np.array([0.5, np.nan]),
+        ("block7", 0): np.array([0.4, 0.6]),
+        ("block7", 1): np.array([0.8, 0.6]),
+    }
+    baseline, block7 = figure6.measure(shares)
+    assert baseline["share"] == pytest.approx(0.4) and baseline["difference"] is None
+    assert baseline["maps_without_positive_part"] == 1
+    assert block7["difference"] == pytest.approx(0.2)
+    assert block7["difference_interval"] == pytest.approx(0, abs=1e-9)
