@@ -85,7 +85,9 @@ def write_table(
     write(
         folder / f"{name}.json", json.dumps(provenance(runs) | {"rows": records}, indent=1) + "\n"
     )
-    text = f"{heading(name, runs)}\n\n{to_markdown(records, metrics)}"
+    paper = any(run.row.paper for run in runs)
+    whose = " The paper's numbers are of ImageNet, with the spread it prints." if paper else ""
+    text = f"{heading(name, runs)}{whose}\n\n{to_markdown(records, metrics)}"
     write(folder / f"{name}.md", text)
     print(text)
     results = [run.result() for run in runs]
