@@ -5,7 +5,7 @@
 Expected: not measured in full; the paper has no result on this set.
 """
 
-from configs import defaults, small
+from configs import methods, small
 
 
 def get_config(variant: str = "dropblock"):
@@ -18,4 +18,4 @@ def get_config(variant: str = "dropblock"):
     config.data.num_eval_examples = 10_000
     config.data.mean = (0.4914, 0.4822, 0.4465)
     config.data.std = (0.2470, 0.2435, 0.2616)
-    return defaults.choose(small.VARIANTS, variant, config)
+    return methods.choose(variant, config, policy="cifar")

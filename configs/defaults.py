@@ -57,6 +57,8 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.data.augment = "imagenet"  # or "small", "none"
     config.data.crop_padding = 4  # pixels, of the small augmentation
     config.data.flip = True
+    config.data.autoaugment = "none"  # or "imagenet", "cifar": the policy, after crop and flip
+    config.data.cutout = 0.0  # side of the covered square, as a fraction of image_size
     config.data.mean = (0.485, 0.456, 0.406)  # of pixels in [0, 1]
     config.data.std = (0.229, 0.224, 0.225)
     config.data.on_error = "raise"  # or "skip", for examples that cannot be read

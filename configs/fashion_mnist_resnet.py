@@ -5,7 +5,7 @@
 Expected: not measured in full; the paper has no result on this set.
 """
 
-from configs import defaults, small
+from configs import methods, small
 
 
 def get_config(variant: str = "dropblock"):
@@ -21,4 +21,4 @@ def get_config(variant: str = "dropblock"):
     config.data.crop_padding = 2
     config.data.mean = (0.286,)
     config.data.std = (0.353,)
-    return defaults.choose(small.VARIANTS, variant, config)
+    return methods.choose(variant, config, policy="cifar")

@@ -9,7 +9,7 @@ small images or a small machine: --config.model.depth 18 --config.data.image_siz
 Expected: depends on your images.
 """
 
-from configs import defaults, small
+from configs import defaults, methods
 
 
 def get_config(variant: str = "dropblock"):
@@ -20,4 +20,4 @@ def get_config(variant: str = "dropblock"):
     config.data.name = "image_folder"
     config.data.eval_split = "val"
     config.data.on_error = "skip"  # named and counted; one bad file should not cost a night
-    return defaults.choose(small.VARIANTS, variant, config)
+    return methods.choose(variant, config, policy="imagenet")

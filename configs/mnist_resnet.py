@@ -6,7 +6,7 @@ Expected: 98.3 top-1 on the 1,000 test images at the end, best 98.6 (one seed, 2
 three minutes; see the README).
 """
 
-from configs import defaults, small
+from configs import methods, small
 
 
 def get_config(variant: str = "dropblock"):
@@ -31,4 +31,4 @@ def get_config(variant: str = "dropblock"):
     config.log_every_steps = 20
     config.eval_every_epochs = 3.0
     config.checkpoint_every_steps = 200
-    return defaults.choose(small.VARIANTS, variant, config)
+    return methods.choose(variant, config, policy="cifar")

@@ -2,8 +2,6 @@
 
 from configs import defaults
 
-VARIANTS = {"baseline": {"drop.kind": "none"}, "dropblock": {"drop.kind": "dropblock"}}
-
 
 def get_config():
     config = defaults.get_config()

@@ -1,4 +1,4 @@
-"""Crops, flips and resizes: uint8 `[height, width, channels]` in and out.
+"""Crops, flips, resizes and Cutout: uint8 `[height, width, channels]` in and out.
 
 Random ones draw from the generator they are given and from nothing else. Normalisation is the
 model's first operation, on the device: uint8 is a quarter of the bytes to move there.
@@ -9,13 +9,23 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from inputs.autoaugment import autoaugment as distort
+
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 KINDS = ("imagenet", "small", "none")
 
 
 def make_transform(
-    kind: str, *, image_size: int, train: bool, crop_padding: int = 4, flip: bool = True
+    kind: str,
+    *,
+    image_size: int,
+    train: bool,
+    crop_padding: int = 4,
+    flip: bool = True,
+    autoaugment: str = "none",
+    cutout: float = 0.0,
+    fill: tuple[int, ...] = (0,),
 ) -> Transform:
     """Returns `transform(image, rng) -> image` of one recipe.
 
@@ -27,6 +37,10 @@ def make_transform(
       train: Whether to augment.
       crop_padding: Pixels of padding on each side for "small".
       flip: Whether training mirrors half of the images. Digits, for one, should not be mirrored.
+      autoaugment: AutoAugment's policy in training, after crop and flip; "none" is off.
+      cutout: Side of Cutout's square in training, as a fraction of `image_size`; 0 is off. The
+        last of all.
+      fill: For each channel, the value of what Cutout covers, and of what AutoAugment moves in.
     """
     if kind not in KINDS:
         raise ValueError(f"transform is {kind!r}, expected one of {', '.join(KINDS)}")
@@ -48,11 +62,20 @@ def make_transform(
     def unchanged(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return image
 
-    if kind == "imagenet":
-        return imagenet_train if train else imagenet_eval
-    if kind == "small":
-        return small_train if train else small_eval
-    return unchanged
+    if not train:
+        return {"imagenet": imagenet_eval, "small": small_eval, "none": unchanged}[kind]
+    recipe = {"imagenet": imagenet_train, "small": small_train, "none": unchanged}[kind]
+    square = round(cutout * image_size)
+    if autoaugment == "none" and square == 0:
+        return recipe
+
+    def augmented(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = recipe(image, rng)
+        if autoaugment != "none":
+            image = distort(image, rng, autoaugment, fill)
+        return cut_out(image, rng, square, fill) if square else image
+
+    return augmented
 
 
 def random_resized_crop(
@@ -108,6 +131,21 @@ def pad_and_crop(image: np.ndarray, rng: np.random.Generator, padding: int) -> n
     padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), image.dtype)
     padded[padding : padding + height, padding : padding + width] = image
     return padded[top : top + height, left : left + width]
+
+
+def cut_out(
+    image: np.ndarray, rng: np.random.Generator, side: int, fill: tuple[int, ...]
+) -> np.ndarray:
+    """Covers a square of `side` pixels with `fill` (Cutout, DeVries and Taylor 2017).
+
+    Its centre is uniform over the image, so that a part of it may lie outside, as in the original.
+    """
+    height, width = image.shape[:2]
+    row, column = rng.integers(0, (height, width))
+    top, left = row - side // 2, column - side // 2
+    image = image.copy()
+    image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = fill
+    return image
 
 
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

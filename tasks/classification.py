@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from dropblock import checks
-from inputs import pipeline, sources, transforms
+from inputs import autoaugment, pipeline, sources, transforms
 from models.resnet import ResNet
 from tasks.drop import make_drop
 
@@ -45,6 +45,10 @@ class Classification:
         data = config.data
         checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
         checks.choice("data.augment", data.augment, transforms.KINDS)
+        checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
+        if data.autoaugment != "none" and data.channels not in (1, 3):
+            raise ValueError(f"data.autoaugment needs 1 or 3 channels, got {data.channels}")
+        checks.probability("data.cutout", data.cutout)
         if data.image_size < 1 or data.crop_padding < 0:
             raise ValueError(
                 "data.image_size must be positive and data.crop_padding not negative, got "
@@ -68,6 +72,9 @@ class Classification:
                 train=train,
                 crop_padding=data.crop_padding,
                 flip=data.flip,
+                autoaugment=data.autoaugment,
+                cutout=data.cutout,
+                fill=tuple(round(255 * mean) for mean in data.mean),  # about 0 once normalised
             )
             for train in (True, False)
         )

@@ -173,3 +173,37 @@ def test_no_flip_where_flipping_changes_the_class(kind):
 def test_unknown_recipe():
     with pytest.raises(ValueError, match="'cutmix', expected one of imagenet, small, none"):
         transforms.make_transform("cutmix", image_size=8, train=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [1, 4, 5, 12])
+def test_cutout_covers_a_square_around_any_pixel(channels, side):
+    height, width, fill = 9, 7, (200, 210, 220)[:channels]
+    image = noise(height, width, channels) // 2  # below the fill
+    before, rng, corners = image.copy(), np.random.default_rng(0), set()
+    for _ in range(800):
+        got = transforms.cut_out(image, rng, side, fill)
+        covered = (got == fill).all(-1)
+        np.testing.assert_array_equal(got[~covered], image[~covered])
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+        # All of its bounding box, and as large as the border leaves it.
+        assert covered.sum() == len(rows) * len(columns)
+        assert len(rows) <= side and len(columns) <= side
+        for cells, size in ((rows, height), (columns, width)):
+            assert len(cells) == min(side, size) or cells[0] == 0 or cells[-1] == size - 1
+        corners.add((rows[0], rows[-1], columns[0], columns[-1]))
+    np.testing.assert_array_equal(image, before)
+    if side <= 5:  # every pixel is the centre of another square
+        assert len(corners) == height * width
+
+
+def test_cutout_is_the_last_of_a_recipe():
+    image = noise(32, 32)
+    options = {"image_size": 32, "train": True, "fill": (1, 2, 3)}
+    for policy in ("none", "cifar"):
+        plain = transforms.make_transform("small", autoaugment=policy, **options)
+        cut = transforms.make_transform("small", autoaugment=policy, cutout=0.5, **options)
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            want = transforms.cut_out(plain(image, rng), rng, 16, (1, 2, 3))
+            np.testing.assert_array_equal(cut(image, np.random.default_rng(seed)), want)

@@ -120,3 +120,40 @@ def test_counts_come_from_the_config_where_the_data_is_missing():
     config.data.num_eval_examples = None
     with pytest.raises(ValueError, match="num_eval_examples must be set"):
         make_task(config, need_data=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"autoaugment": "svhn"}, "data.autoaugment must be one of .*'cifar'.*got 'svhn'"),
+        ({"cutout": 1.5}, r"data.cutout must be in \[0, 1\], got 1.5"),
+        (
+            {"autoaugment": "cifar", "channels": 4, "mean": (0.5,) * 4, "std": (0.2,) * 4},
+            "data.autoaugment needs 1 or 3 channels, got 4",
+        ),
+    ],
+)
+def test_augmentations_are_checked(fields, message):
+    config = mnist_resnet.get_config()
+    config.data.update(fields)
+    with pytest.raises(ValueError, match=message):
+        make_task(config)
+
+
+@pytest.mark.parametrize("variant", ["cutout", "autoaugment"])
+def test_augmented_batches_follow_from_seed_and_position(variant):
+    def batches(start_step):
+        task = make_task(mnist_resnet.get_config(variant))
+        iterator = task.train_batches(start_step=start_step, rows=slice(None))
+        return [next(iterator)["image"] for _ in range(4 - start_step)]
+
+    whole = batches(0)
+    assert whole[0].shape == (100, 28, 28, 1) and whole[0].dtype == np.uint8
+    for ran, sought in zip(whole[2:], batches(2), strict=True):
+        np.testing.assert_array_equal(ran, sought)
+    plain = make_task(mnist_resnet.get_config("baseline"))
+    image = next(plain.train_batches(start_step=0, rows=slice(None)))["image"]
+    changed = (image != whole[0]).any((1, 2, 3)).mean()
+    assert changed > 0.5
+    if variant == "cutout":  # 0.13 of 255, and at least a quarter of the square is inside
+        assert ((whole[0] == round(0.13 * 255)).sum((1, 2, 3)) >= 49).all()

@@ -1,0 +1,221 @@
+"""The ImageNet configs, every field of every variant, against the numbers of docs/paper.md."""
+
+import functools
+import math
+import re
+
+import jax
+import pytest
+from flax import nnx
+from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
+
+from configs import imagenet_resnet50, methods
+from tasks import make_task
+from training.dry_run import dry_run
+from training.plan import make_plan
+
+# Sections 2 and 3: what the paper says, else what the authors' public code does.
+BASELINE = {
+    "task": "classification",
+    "batch_size": 1024,
+    "epochs": 270.0,
+    "steps": None,
+    "accumulate": 1,
+    "dtype": "bfloat16",
+    "label_smoothing": 0.0,
+    "ema_decay": None,
+    "model.depth": 50,
+    "model.stem": "imagenet",
+    "model.stem_stride": 1,
+    "model.width_multiplier": 1.0,
+    "drop.kind": "none",
+    "drop.keep_prob": 0.9,
+    "drop.schedule": "linear",
+    "drop.block_size": 7,
+    "drop.places.group1": 0.0,
+    "drop.places.group2": 0.0,
+    "drop.places.group3": 0.25,
+    "drop.places.group4": 1.0,
+    "drop.sites": ("conv", "skip"),
+    "drop.shared_mask": False,
+    "drop.gamma_rule": "paper",
+    "drop.normalize": "batch",
+    "data.name": "imagenet2012",
+    "data.train_split": "train",
+    "data.eval_split": "validation",
+    "data.image_size": 224,
+    "data.channels": 3,
+    "data.augment": "imagenet",
+    "data.flip": True,
+    "data.autoaugment": "none",
+    "data.cutout": 0.0,
+    "data.mean": (0.485, 0.456, 0.406),
+    "data.std": (0.229, 0.224, 0.225),
+    "data.num_classes": 1000,
+    "data.num_train_examples": 1_281_167,
+    "data.num_eval_examples": 50_000,
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.clip_norm": None,
+    "schedule.kind": "step",
+    "schedule.learning_rate": 0.1,
+    "schedule.reference_batch": 256,
+    "schedule.warmup_epochs": 5.0,
+    "schedule.boundaries": (125.0, 200.0, 250.0),
+    "schedule.factor": 0.1,
+    "eval_every_epochs": 1.0,
+}
+
+# What no number of the paper depends on.
+OURS = {
+    "seed",
+    "data.dir",
+    "data.class_names",
+    "data.crop_padding",  # of the small augmentation
+    "data.on_error",
+    "data.num_threads",
+    "data.num_workers",
+    "schedule.decay_epochs",  # of the exponential schedule
+    "schedule.final_fraction",  # of the exponential and cosine schedules
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+}
+
+# Sections 2.4, 3.4 and 7: what each row of Table 1 changes.
+BRANCHES = {"drop.sites": ("conv",)}
+DROP_PATH = {"drop.kind": "drop_path", "drop.keep_prob": 0.9}
+DROPBLOCK = {"drop.kind": "dropblock", "drop.keep_prob": 0.9, "drop.block_size": 7}
+ROWS = {
+    "baseline": {},
+    "dropout": {"drop.kind": "dropout", "drop.keep_prob": 0.7} | BRANCHES,
+    "drop_path": DROP_PATH | {"drop.places.group3": 0.0},
+    "drop_path_groups34": DROP_PATH,
+    "drop_path_all": DROP_PATH | {"drop.places.group1": 1 / 64, "drop.places.group2": 1 / 16},
+    "spatial_dropout": {"drop.kind": "spatial_dropout", "drop.keep_prob": 0.9} | BRANCHES,
+    "cutout": {"data.cutout": 0.5},
+    "autoaugment": {"data.autoaugment": "imagenet"},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "dropblock": DROPBLOCK,
+    "dropblock_label_smoothing": DROPBLOCK
+    | {
+        "label_smoothing": 0.1,
+        "epochs": 290.0,
+        "schedule.boundaries": pytest.approx((134.259, 214.815, 268.519), abs=1e-3),
+    },
+}
+
+# Drop sites that act, in groups 1 to 4 of 3, 4, 6 and 3 bottleneck blocks.
+SITES = {
+    "dropout": (0, 0, 18, 9),
+    "spatial_dropout": (0, 0, 18, 9),
+    "drop_path": (0, 0, 0, 3),
+    "drop_path_groups34": (0, 0, 6, 3),
+    "drop_path_all": (3, 4, 6, 3),
+    "dropblock": (0, 0, 24, 12),
+    "dropblock_label_smoothing": (0, 0, 24, 12),
+}
+
+
+def flat(tree, prefix=""):
+    fields = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            fields |= flat(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def test_every_row_is_a_variant():
+    assert list(ROWS) == list(methods.VARIANTS)
+
+
+@pytest.mark.parametrize("variant", ROWS)
+def test_the_fields_are_the_papers(variant):
+    config = flat(imagenet_resnet50.get_config(variant).to_dict())
+    assert {name: value for name, value in config.items() if name not in OURS} == (
+        BASELINE | ROWS[variant]
+    )
+
+
+@functools.cache
+def plan_of(variant):
+    config = imagenet_resnet50.get_config(variant)
+    config.data.dir = "nowhere"
+    return make_plan(config, lambda config: make_task(config, need_data=False))
+
+
+@pytest.mark.parametrize("variant", ROWS)
+def test_every_variant_builds_with_the_papers_schedules(variant):
+    plan = plan_of(variant)
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.network.params))
+    assert parameters == 25_557_032
+
+    epochs = 290 if variant == "dropblock_label_smoothing" else 270
+    assert (plan.steps_per_epoch, plan.total_steps) == (1251, 1251 * epochs)
+    stretch = epochs / 270
+    rates = {5: 0.4, 124: 0.4, 126: 0.04, 199: 0.04, 201: 0.004, 249: 0.004, 251: 0.0004}
+    for epoch, rate in rates.items():
+        step = round(1251 * epoch * (stretch if epoch > 5 else 1))
+        assert plan.learning_rate(step) == pytest.approx(rate, rel=1e-6), f"epoch {epoch}"
+    assert plan.learning_rate(1251) == pytest.approx(0.08)  # one of five epochs of warm-up
+
+    target = {"dropout": 0.7}.get(variant, 0.9 if variant in SITES else 1.0)
+    keep_probs = [float(plan.keep_prob(plan.total_steps * part)) for part in (0, 0.5, 1)]
+    assert keep_probs == pytest.approx([1, (1 + target) / 2, target], abs=1e-6)
+    assert plan.task.drops == (variant in SITES)
+
+
+@pytest.mark.parametrize("variant", SITES)
+def test_the_sites_that_act(variant):
+    task = plan_of(variant).task
+    model = nnx.eval_shape(lambda: task.make_model(nnx.Rngs(0)))
+    blocks = [block for group in model.groups.values() for block in group.values()]
+    sites = [site for block in blocks for site in (block.skip_site, *block.conv_sites) if site]
+    names = [site.name for site in sites]
+    counts = [sum(name.startswith(f"group{group}.") for name in names) for group in (1, 2, 3, 4)]
+    assert counts == list(SITES[variant])
+    factors = {site.name.split(".")[0]: site.factor for site in sites}
+    all_factors = {"group1": 1 / 64, "group2": 1 / 16, "group3": 1 / 4, "group4": 1}
+    assert factors == {group: all_factors[group] for group in factors}
+    ends = {name.rsplit(".", 1)[1] for name in names}
+    assert (
+        ends
+        == {
+            "dropblock": {"conv1", "conv2", "conv3", "skip"},
+            "dropout": {"conv1", "conv2", "conv3"},
+            "spatial_dropout": {"conv1", "conv2", "conv3"},
+            "drop_path": {"conv3"},
+        }[task.drop.kind]
+    )
+
+
+def test_dry_run_prints_the_papers_numbers(capsys):
+    config = imagenet_resnet50.get_config("dropblock")
+    config.data.dir = "nowhere"
+    dry_run(config, make_task)
+    out = capsys.readouterr().out
+    assert "parameters: 25,557,032" in out
+    assert "uint8[1024, 224, 224, 3]" in out
+    assert "the data is missing" in out and "--name=imagenet2012" in out
+    assert "dropblock sites: 36, group3: 24, group4: 12" in out
+    rates = dict(re.findall(r"epoch ([\d.]+) \(step [\d,]+\): ([\d.e-]+)", out))
+    expected = {0: 0, 5: 0.4, 124: 0.4, 126: 0.04, 199: 0.04, 201: 0.004, 249: 0.004, 251: 0.0004}
+    assert {e: float(rates[str(e)]) for e in expected} == pytest.approx(expected)
+    assert re.search(r"step 0: 1.0000 \(group3 1.0000, group4 1.0000\)", out)
+    assert re.search(r"step 168,885: 0.9500 \(group3 0.9875, group4 0.9500\)", out)
+    assert re.search(r"step 337,770: 0.9000 \(group3 0.9750, group4 0.9000\)", out)
+    # 3 passes of 4.1e9 multiply-adds an image, less what the first layer need not pass back.
+    flops = float(re.search(r"FLOPs of a training step.*: ([\d.e+]+)", out)[1])
+    assert flops / 1024 == pytest.approx(3 * 2 * 4.1e9, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ROWS)
+def test_every_variant_passes_a_dry_run(variant, capsys):
+    config = imagenet_resnet50.get_config(variant)
+    config.data.dir = "nowhere"
+    dry_run(config, make_task)
+    assert "FLOPs of a training step" in capsys.readouterr().out
