@@ -145,7 +145,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             return metrics
 
         # --- A stop signal saves at once: the evaluation that was due at that step is made up for.
-        owed = first > 0 and evaluating_at(first) and not checkpoints.evaluated(first)
+        # (And so is that of a finished run whose checkpoints alone are left.)
+        lost = first == total_steps and not log.records
+        owed = first > 0 and evaluating_at(first) and (lost or not checkpoints.evaluated(first))
         if owed:
             evaluated = evaluated_at(first, state)
             if evaluated is None:

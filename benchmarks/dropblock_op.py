@@ -23,6 +23,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.timing import side_by_side
 from dropblock import dropblock, dropout
@@ -55,7 +56,7 @@ def literal(rng, x, keep_prob):
     seeds = (jax.random.uniform(rng, x.shape) < gamma) & valid
     padding = [(0, 0), *((b, side - 1 - b) for b, side in zip(before, block, strict=True)), (0, 0)]
     dropped = jax.lax.reduce_window(
-        seeds.astype(x.dtype), 0.0, jax.lax.max, (1, *block, 1), (1, 1, 1, 1), padding
+        seeds.astype(x.dtype), np.zeros((), x.dtype), jax.lax.max, (1, *block, 1), (1,) * 4, padding
     )
     mask = 1 - dropped
     return x * mask * (mask.size / mask.sum(dtype=jnp.float32)).astype(x.dtype)

@@ -220,6 +220,16 @@ def test_checkpoints_elsewhere_are_tied_to_their_config_too(undisturbed, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_finished_run_is_reported_from_its_checkpoints_alone(undisturbed, tmp_path):
+    elsewhere = shutil.copytree(undisturbed[0] / "checkpoints", tmp_path / "elsewhere")
+    run(tmp_path / "run", f"--checkpoint_dir={elsewhere}")
+    before, after = (
+        json.loads((workdir / "result.json").read_text())
+        for workdir in (undisturbed[0], tmp_path / "run")
+    )
+    assert after["final"] == before["final"]
+
+
 def test_a_config_of_another_model_does_not_replace_the_runs(undisturbed, tmp_path):
     workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
     arguments = ["--allow_config_change", "--config.model.depth=34"]

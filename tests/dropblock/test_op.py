@@ -323,6 +323,12 @@ def test_raw_uint32_key_is_a_key_too():
     np.testing.assert_array_equal(op(jax.random.PRNGKey(3), jnp.ones((3, 8, 8, 4)), 0.7, 3), new)
 
 
+def test_a_traced_keep_prob_that_is_not_a_number_shows(key):
+    # A number is refused; an array's value cannot be read, and NaN is above no threshold.
+    y, kept = op(key, jnp.ones((2, 8, 8, 4)), jnp.nan * jnp.ones(()), 3, return_kept=True)
+    assert np.isnan(kept).all() and np.isnan(y).all()
+
+
 @pytest.mark.parametrize("rule", ["paper", "exact"])
 def test_number_and_traced_keep_prob_draw_the_same(key, rule):
     shape = (4, 10, 10, 3)

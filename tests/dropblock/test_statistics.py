@@ -48,6 +48,9 @@ CASES = [
     ((9, 9), 3, 0.8, {"shared_mask": True}),
     ((8, 6), (4, 3), 0.3, {"shared_mask": True, "gamma_rule": "exact"}),
 ]
+# One compiled function over the whole range of a schedule and beyond.
+SCHEDULE = [1.0, 0.9999, 0.95, 0.6, 0.3, 0.05, 0.0]
+SCHEDULED = [((8, 8), 3), ((6,), 1)]
 # Maps so small that every pattern of seeds can be written down.
 TINY = [((4,), 2), ((6,), 3), ((3, 3), 2), ((2, 2, 3), (1, 2, 2))]
 # The cells of a [2, 3] example that are dropped together.
@@ -89,7 +92,8 @@ def law(probability, groups, cells):
 def test_the_tail_probabilities_add_up():
     positions = sum(math.prod(spatial) + 1 for spatial, *_ in CASES)
     tiny = sum(2 ** math.prod(spatial) for spatial, _ in TINY)
-    assert positions + tiny + 2 * 16**2 + len(BASELINES) * 2**6 <= COUNTS
+    scheduled = 2 * len(SCHEDULE) * sum(math.prod(spatial) for spatial, _ in SCHEDULED)
+    assert positions + tiny + scheduled + 2 * 16**2 + len(BASELINES) * 2**6 <= COUNTS
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: str(CASES[case]))
@@ -111,6 +115,21 @@ def test_every_position_is_kept_as_often_as_it_should_be(reference, case):
     sides = zip(spatial, reference.clamp(block, spatial), strict=True)
     legal = math.prod(size - side + 1 for size, side in sides)
     agree([mask.reshape(MAPS, -1).all(1).sum()], [(1 - gamma) ** legal], MAPS)
+
+
+@pytest.mark.parametrize("rule", ["paper", "exact"])
+@pytest.mark.parametrize("spatial, block", SCHEDULED)
+def test_every_position_along_a_schedule(reference, key, spatial, block, rule):
+    shape = (EXAMPLES, *spatial, CHANNELS)
+    traced = jax.jit(
+        lambda key, keep_prob: dropblock_mask(key, shape, keep_prob, block, gamma_rule=rule)
+    )
+    coverage = reference.coverage(spatial, block)
+    for keep_prob in SCHEDULE:
+        mask = np.moveaxis(np.asarray(traced(key, keep_prob)), -1, 1).reshape(MAPS, *spatial)
+        gamma = block_gamma(keep_prob, spatial, block, gamma_rule=rule)
+        agree(mask.sum(0), (1 - gamma) ** coverage, MAPS)
+    assert traced._cache_size() == 1
 
 
 @pytest.mark.parametrize("spatial, block", TINY)
