@@ -52,7 +52,7 @@ def literal(rng, x, keep_prob):
         (jnp.arange(size) >= side // 2) & (jnp.arange(size) < side // 2 + count)
         for size, side, count in zip((height, width), block, legal, strict=True)
     ]
-    valid = inside[0][:, None, None] & inside[1][None, :, None]
+    valid = inside[0][None, :, None, None] & inside[1][None, None, :, None]
     seeds = (jax.random.uniform(rng, x.shape) < gamma) & valid
     padding = [(0, 0), *((b, side - 1 - b) for b, side in zip(before, block, strict=True)), (0, 0)]
     dropped = jax.lax.reduce_window(

@@ -200,7 +200,8 @@ def test_parts_of_a_place_can_be_named_on_the_command_line(tmp_path):
 
 def test_a_misspelt_variant_and_a_missing_config_are_named(tmp_path):
     output = run(tmp_path / "run", config="configs/imagenet_resnet50.py:dropblok", code=2)
-    assert output == "error: no variant 'dropblok' in this config; it has baseline, dropblock\n"
+    assert output.startswith("error: no variant 'dropblok' in this config; it has baseline, ")
+    assert output.count("\n") == 1
     output = run(tmp_path / "run", config="configs/nothing.py", code=2)
     assert "configs/nothing.py" in output and output.count("\n") == 1
 
