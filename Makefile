@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: train test test-slow lint clean
 
 train: .venv/.installed
-	$(BIN)/python train.py --config configs/mnist_resnet.py --workdir runs/mnist
+	$(BIN)/python train.py --config configs/mnist_resnet.py:dropblock_label_smoothing --workdir runs/mnist
 
 test: .venv/.installed
 	$(BIN)/python -m pytest
