@@ -115,7 +115,7 @@ def check_same(folder: pathlib.Path | epath.Path, config: Any):
     path = folder / "config.json"
     if not path.exists():
         return
-    was, now = _flat(from_json(path).to_dict()), _flat(json.loads(to_json(config)))
+    was, now = flat(from_json(path).to_dict()), flat(json.loads(to_json(config)))
     changes = [
         f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
         for field in sorted(was.keys() | now.keys())
@@ -137,14 +137,15 @@ def write(path: pathlib.Path | epath.Path, text: str):
     draft.replace(path)
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
+def flat(tree: dict, prefix: str = "") -> dict:
+    """The fields of nested dicts under dotted names."""
+    fields = {}
+    for name, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            fields |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            fields[prefix + name] = value
+    return fields
 
 
 def steps(config: Any, num_examples: int) -> tuple[int, int]:

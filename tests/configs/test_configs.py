@@ -16,6 +16,7 @@ from configs import (
     mnist_resnet,
 )
 from tasks import make_task
+from training.config import flat
 from training.plan import make_plan
 
 FAMILIES = [
@@ -25,16 +26,6 @@ FAMILIES = [
     imagenet_resnet50,
     mnist_resnet,
 ]
-
-
-def flat(tree, prefix=""):
-    fields = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            fields |= flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = value
-    return fields
 
 
 @pytest.mark.parametrize("variant", methods.VARIANTS)

@@ -11,6 +11,7 @@ from ml_collections import config_flags  # noqa: F401, registers the parsers of 
 
 from configs import imagenet_resnet50, methods
 from tasks import make_task
+from training.config import flat
 from training.dry_run import dry_run
 from training.plan import make_plan
 
@@ -116,16 +117,6 @@ SITES = {
     "dropblock": (0, 0, 24, 12),
     "dropblock_label_smoothing": (0, 0, 24, 12),
 }
-
-
-def flat(tree, prefix=""):
-    fields = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            fields |= flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = value
-    return fields
 
 
 def test_every_row_is_a_variant():
