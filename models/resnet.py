@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models import dropping
+from models.convolution import conv_general_dilated
 
 # Blocks in each of the four groups, and whether they are bottlenecks.
 DEPTHS = {
@@ -40,6 +41,7 @@ class ConvNorm(nnx.Module):
             padding=padding,
             use_bias=False,
             kernel_init=_CONV_INIT,
+            conv_general_dilated=conv_general_dilated,
             dtype=dtype,
             rngs=rngs,
         )
