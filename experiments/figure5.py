@@ -41,21 +41,21 @@ def evaluate(run: Run, block: int, keep_probs: list[float]) -> dict[float, float
     missing = [keep_prob for keep_prob in keep_probs if f"{block} {keep_prob:g}" not in known]
     if missing:
         model = trained.load(run, kind="dropblock", block_size=block)
-        task, network = model.plan.task, model.plan.network
+        plan = model.plan
 
         @jax.jit
         def sums(variables, batch, key, keep_prob):
-            step = make_eval_step(task, network, keep_prob=keep_prob, dropping=True)
+            step = make_eval_step(plan.task, plan.network, keep_prob=keep_prob, dropping=True)
             return step(variables, batch, key)[0]["sums"]
 
-        key = jax.random.key(model.plan.config.seed)
+        key = jax.random.key(plan.config.seed)
         for keep_prob in missing:
             total = None
             for index, batch in enumerate(model.batches()):
                 own = sums(model.variables, batch, jax.random.fold_in(key, index), keep_prob)
                 own = jax.tree.map(np.float64, jax.device_get(own))
                 total = own if total is None else jax.tree.map(np.add, total, own)
-            known[f"{block} {keep_prob:g}"] = task.summarize(total)["top1"]
+            known[f"{block} {keep_prob:g}"] = plan.task.summarize(total)["top1"]
             write(path, json.dumps(known, indent=1) + "\n")
     return {keep_prob: known[f"{block} {keep_prob:g}"] for keep_prob in keep_probs}
 

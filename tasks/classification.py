@@ -1,6 +1,7 @@
 """Image classification: data, model, loss, exact metrics, pictures."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ class Classification:
 
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
+      collects: whether `score` needs the predictions of all examples, or sums are enough.
       num_train, num_eval: examples of the two splits, from the data, else from the config.
       class_names: what labels index.
       missing: what is missing of the data, or None.
@@ -27,6 +29,7 @@ class Classification:
     """
 
     best_metric = "top1"
+    collects = False
 
     def __init__(self, config, *, need_data: bool = True, train: bool = True):
         """Opens the data and checks everything that can be checked before a model is built.
@@ -214,9 +217,13 @@ class Classification:
         weights = jnp.ones_like(losses)
         return losses.mean(), _sums(losses, logits, labels, weights)
 
-    def eval_sums(self, out: dict, batch: dict) -> dict:
+    def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        """What is evaluated and drawn: `logits` `[batch, classes]`."""
+        return {"logits": out["logits"]}
+
+    def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the metrics over the examples that `batch["mask"]` keeps."""
-        logits, labels = out["logits"], batch["label"]
+        logits, labels = predictions["logits"], batch["label"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return _sums(losses, logits, labels, batch["mask"].astype(jnp.float32))
 
@@ -227,16 +234,16 @@ class Classification:
         mean = {name: float(value) / count if count else math.nan for name, value in sums.items()}
         return {"loss": mean["loss"], "top1": 100 * mean["top1"], "top5": 100 * mean["top5"]}
 
+    def score(self, sums: dict, collected: dict) -> dict:
+        """The metrics of an evaluation."""
+        return self.summarize(sums)
+
     # --- Pictures.
 
-    def shown(self, out: dict) -> dict:
-        """The part of the model's output that `draw` needs."""
-        return {"logits": out["logits"]}
-
-    def draw(self, shown: dict, batch: dict, limit: int = 32) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> matplotlib.figure.Figure:
         """The first images of a batch with label and prediction, wrong ones in red."""
         images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
-        predictions = np.asarray(shown["logits"]).argmax(-1)
+        predictions = np.asarray(predictions["logits"]).argmax(-1)
         columns = 8
         rows = math.ceil(len(images) / columns)
         figure = matplotlib.figure.Figure((1.4 * columns, 1.7 * rows), layout="constrained")

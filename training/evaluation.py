@@ -28,7 +28,13 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     task, batch_size = plan.task, plan.config.batch_size
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
     eval_step = jax.jit(
-        step_lib.make_eval_step(task, plan.network, keep_prob=keep_prob, dropping=dropping),
+        step_lib.make_eval_step(
+            task,
+            plan.network,
+            keep_prob=keep_prob,
+            dropping=dropping,
+            by_device=sharding.by_device(mesh),
+        ),
         in_shardings=(replicated, by_batch, replicated),
         out_shardings=replicated,
     )
@@ -36,15 +42,18 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False) -> Any:
         totals: Any = None
         picture: Any = None
+        collected = []
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
         for index, local in enumerate(batches):
             batch = sharding.put_batch(mesh, local)
-            sums, shown = eval_step(variables, batch, jax.random.fold_in(key, index))
+            sums, predictions = eval_step(variables, batch, jax.random.fold_in(key, index))
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
             if index == 0 and jax.process_index() == 0:  # its rows are the first of the batch
-                picture = task.draw(jax.device_get(shown), local)
+                picture = task.draw(jax.device_get(predictions), local)
+            if task.collects:
+                collected.append(jax.device_get(predictions))
             if stopping():
                 return None
         count, skipped = int(totals["sums"]["count"]), int(totals["skipped"])
@@ -52,7 +61,15 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
             raise RuntimeError(
                 f"evaluated {count} and skipped {skipped} of {task.num_eval} examples"
             )
-        metrics = task.summarize(totals["sums"]) | {"examples": count}
+        metrics = task.score(totals["sums"], _joined(collected)) | {"examples": count}
         return metrics | telemetry.place_means(totals["sites"], task.drop.place_of), picture
 
     return evaluate
+
+
+def _joined(batches: list[dict]) -> dict:
+    """Predictions of all batches one after another, without those of masked examples."""
+    return {
+        name: np.concatenate([batch[name][batch["mask"]] for batch in batches])
+        for name in (batches[0] if batches else ())
+    }

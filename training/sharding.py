@@ -1,5 +1,7 @@
 """One mesh axis, "data": the batch is cut over all devices of all hosts, the state is on each."""
 
+import functools
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -24,6 +26,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def by_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def by_device(mesh: Mesh):
+    """Makes a function of arrays by example one that each device runs on its own examples.
+
+    For what XLA would else gather the whole batch for, such as sorting.
+    """
+    spec = PartitionSpec("data")
+    return functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

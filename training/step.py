@@ -114,11 +114,12 @@ def site_sums(out) -> dict:
     return sites
 
 
-def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
-    """Makes `(variables, batch, key) -> (sums, shown)`.
+def make_eval_step(task, network, *, keep_prob=1.0, dropping=False, by_device=lambda fn: fn):
+    """Makes `(variables, batch, key) -> (sums, predictions)`.
 
     The sums are over the batch's examples that its mask keeps, and `skipped` counts those that
-    could not be read; `shown` is what the task draws.
+    could not be read; the predictions are the task's, for each example, with that mask.
+    `by_device` is `sharding.by_device` of the mesh, for what a device should do by itself.
 
     With `dropping` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the
     paper's Figure 5.
@@ -133,11 +134,12 @@ def make_eval_step(task, network, *, keep_prob=1.0, dropping=False):
             keep_prob=keep_prob,
             rng=state_lib.stream(key, "eval_drop") if dropping else None,
         )
+        predictions = task.predict(out, batch, by_device)
         sums = {
-            "sums": task.eval_sums(out, batch),
+            "sums": task.eval_sums(predictions, batch),
             "skipped": batch["skipped"].sum(),
             "sites": site_sums(out),
         }
-        return sums, task.shown(out)
+        return sums, predictions | {"mask": batch["mask"]}
 
     return eval_step
