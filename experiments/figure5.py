@@ -5,7 +5,8 @@
 The best checkpoint of each is evaluated under dropping of block 1 and of the larger block, at its
 own places, with BatchNorm in eval mode. Points that have been evaluated stand in each run's
 inference.json, and are not evaluated again. Writes figure5.csv, figure5.json and figure5.png into
-the workdir. The paper's points are docs/paper.md section 3.7's, digitised.
+the workdir, and figure5_losses.csv: what dropping costs each of them. The paper's points are
+docs/paper.md section 3.7's, digitised.
 """
 
 import json
@@ -17,7 +18,7 @@ import numpy as np
 from experiments import trained
 from experiments.plots import write_figure
 from experiments.runner import Run, make_runs, parse, parser, run_all
-from experiments.tables import interval
+from experiments.tables import compared, summary, to_csv
 from training.config import write
 from training.step import make_eval_step
 
@@ -60,31 +61,57 @@ def evaluate(run: Run, block: int, keep_probs: list[float]) -> dict[float, float
     return {keep_prob: known[f"{block} {keep_prob:g}"] for keep_prob in keep_probs}
 
 
-def make_points(runs: list[Run], block: int, keep_probs: list[float]) -> list[dict]:
+def curves_of(runs: list[Run], block: int, keep_probs: list[float]) -> dict:
+    """`{inference block: {row: {seed: {keep_prob: top1}}}}` of the runs that are finished."""
+    return {
+        inference: {
+            row: {
+                run.seed: evaluate(run, inference, keep_probs)
+                for run in runs
+                if run.row.name == row and run.result()
+            }
+            for row in dict.fromkeys(run.row.name for run in runs)
+        }
+        for inference in dict.fromkeys((1, block))
+    }
+
+
+def make_points(curves: dict, keep_probs: list[float]) -> list[dict]:
     """The mean over seeds at each keep_prob, of each way to train, under each inference block."""
     points = []
-    for inference in dict.fromkeys((1, block)):
-        for row in dict.fromkeys(run.row.name for run in runs):
-            done = [run for run in runs if run.row.name == row and run.result()]
-            curves = [evaluate(run, inference, keep_probs) for run in done]
+    for inference, rows in curves.items():
+        for row, seeds in rows.items():
             # The paper's larger block is compared with ours, whatever its size.
             names = 1 if inference == 1 else 7, row if row in ("baseline", "block1") else "block7"
             paper = dict(zip(_DIGITISED, PAPER[names], strict=True))
             for keep_prob in sorted(keep_probs):
-                values = [curve[keep_prob] for curve in curves]
-                mean, half = interval(values) if values else (None, None)
-                points.append(
-                    {
-                        "panel": f"inference block {inference}",
-                        "series": f"trained: {row}",
-                        "x": keep_prob,
-                        "seeds": len(values),
-                        "top1": mean,
-                        "top1_interval": half,
-                        "top1_paper": paper.get(keep_prob),
-                    }
-                )
+                values = {seed: curve[keep_prob] for seed, curve in seeds.items()}
+                point = {"panel": f"inference block {inference}", "series": f"trained: {row}"}
+                point |= {"x": keep_prob, "seeds": len(values)} | summary("top1", values)
+                points.append(point | {"top1_paper": paper.get(keep_prob)})
     return points
+
+
+def losses(curves: dict) -> list[dict]:
+    """What dropping at inference costs: top-1 without it, less the mean of that with it.
+
+    Args:
+      curves: of `curves_of`, with keep_prob 1 and others.
+
+    Returns:
+      For each inference block, the records of `tables.compared`.
+    """
+    records = []
+    for inference, rows in curves.items():
+        lost = {
+            row: {
+                seed: curve[1.0] - float(np.mean([v for k, v in curve.items() if k < 1.0]))
+                for seed, curve in seeds.items()
+            }
+            for row, seeds in rows.items()
+        }
+        records += [{"inference_block": inference} | own for own in compared("loss", lost)]
+    return records
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,8 +123,13 @@ def main(argv: list[str] | None = None) -> int:
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     if code >= 128:
         return code
-    points = make_points(runs, arguments.block, arguments.keep_probs)
+    keep_probs = sorted({*arguments.keep_probs, 1.0})
+    curves = curves_of(runs, arguments.block, keep_probs)
+    points = make_points(curves, keep_probs)
     write_figure("figure5", points, runs, arguments, xlabel="inference keep_prob", columns=2)
+    text = to_csv(losses(curves))
+    write(arguments.workdir / "figure5_losses.csv", text)
+    print(f"top-1 lost to dropping at inference, mean over keep_prob:\n{text}", end="")
     return code
 
 

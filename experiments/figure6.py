@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import trained
 from experiments.runner import Run, make_runs, parse, parser, run_all
-from experiments.tables import heading, interval, provenance, to_csv
+from experiments.tables import compared, heading, provenance, to_csv
 from inputs.transforms import resize
 from training.config import write
 from training.plots import save_figure
@@ -86,29 +86,13 @@ def measure(shares: dict[tuple[str, int], np.ndarray]) -> list[dict]:
     Args:
       shares: `(row, seed)` -> those of the images.
     """
-    means = {key: float(np.nanmean(own)) for key, own in shares.items()}
-    records = []
-    for row in dict.fromkeys(row for row, _ in shares):
-        values = {seed: mean for (other, seed), mean in means.items() if other == row}
-        mean, half = interval(list(values.values()))
-        pairs = [
-            value - means["baseline", seed]
-            for seed, value in values.items()
-            if row != "baseline" and ("baseline", seed) in means
-        ]
-        difference, difference_half = interval(pairs) if pairs else (None, None)
-        records.append(
-            {
-                "row": row,
-                "seeds": len(values),
-                "share": mean,
-                "share_interval": half,
-                "difference": difference,
-                "difference_interval": difference_half,
-                "maps_without_positive_part": sum(
-                    int(np.isnan(own).sum()) for (other, _), own in shares.items() if other == row
-                ),
-            }
+    means: dict[str, dict[int, float]] = {}
+    for (row, seed), own in shares.items():
+        means.setdefault(row, {})[seed] = float(np.nanmean(own))
+    records = compared("share", means)
+    for record in records:
+        record["maps_without_positive_part"] = sum(
+            int(np.isnan(own).sum()) for (row, _), own in shares.items() if row == record["row"]
         )
     return records
 

@@ -51,23 +51,48 @@ def collect(runs: list[Run], metrics: tuple[str, ...], reference: str = "baselin
         }
         record = {"row": name, "note": row.note, "seeds": len(found)}
         for metric in metrics:
-            values = [result["best"][metric] for result in found.values()]
-            record |= _named(metric, values)
+            values = {seed: result["best"][metric] for seed, result in found.items()}
+            record |= summary(metric, values)
             mean, spread = row.paper.get(metric, (None, None))
             record |= {f"{metric}_paper": mean, f"{metric}_paper_spread": spread}
-        record |= _named("final", [result["final"][first] for result in found.values()])
-        pairs = [
-            result["best"][first] - other["best"][first]
+        record |= summary("final", {seed: own["final"][first] for seed, own in found.items()})
+        pairs = {
+            seed: result["best"][first] - other["best"][first]
             for seed, result in found.items()
             if name != reference and (other := results.get((reference, seed))) is not None
-        ]
-        records.append(record | _named("difference", pairs))
+        }
+        records.append(record | summary("difference", pairs))
     return records
 
 
-def _named(name: str, values: list[float]) -> dict:
-    mean, half = interval(values) if values else (None, None)
+def summary(name: str, values: dict[int, float]) -> dict:
+    """`<name>` and `<name>_interval` of values by seed; None where there are too few."""
+    mean, half = interval(list(values.values())) if values else (None, None)
     return {name: mean, f"{name}_interval": half}
+
+
+def compared(name: str, values: dict[str, dict[int, float]]) -> list[dict]:
+    """A record for each row: a number, and its difference to the baseline's by pairs of a seed.
+
+    Args:
+      name: of the number.
+      values: `{row: {seed: value}}`.
+
+    Returns:
+      `row`, `seeds`, `<name>`, `<name>_interval`, `difference` and `difference_interval`.
+    """
+    reference = values.get("baseline", {})
+    records = []
+    for row, own in values.items():
+        pairs = {
+            seed: value - reference[seed]
+            for seed, value in own.items()
+            if row != "baseline" and seed in reference
+        }
+        records.append(
+            {"row": row, "seeds": len(own)} | summary(name, own) | summary("difference", pairs)
+        )
+    return records
 
 
 def write_table(

@@ -60,3 +60,28 @@ def test_differences_of_shares_are_paired_by_seed():
     assert baseline["maps_without_positive_part"] == 1
     assert block7["difference"] == pytest.approx(0.2)
     assert block7["difference_interval"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_dropping_costs_each_way_to_train():
+    curves = {
+        1: {
+            "baseline": {
+                0: {0.5: 60.0, 0.8: 80.0, 1.0: 90.0},
+                1: {0.5: 50.0, 0.8: 60.0, 1.0: 90.0},
+            },
+            "block3": {0: {0.5: 88.0, 0.8: 90.0, 1.0: 92.0}, 1: {0.5: 80.0, 0.8: 84.0, 1.0: 92.0}},
+        }
+    }
+    baseline, block3 = figure5.losses(curves)
+    assert baseline["loss"] == pytest.approx((20 + 35) / 2) and baseline["difference"] is None
+    assert block3["loss"] == pytest.approx((3 + 10) / 2)
+    assert block3["difference"] == pytest.approx(-(17 + 25) / 2)
+    assert block3["difference_interval"] == pytest.approx(12.7062 * 4, rel=1e-4)  # t(0.975, 1)
+    assert block3["inference_block"] == 1 and block3["seeds"] == 2
+
+
+def test_points_stand_beside_the_papers():
+    curves = {3: {"baseline": {0: {0.8: 50.0}, 1: {0.8: 60.0}}, "block3": {}}}
+    first, second = figure5.make_points(curves, [0.8])
+    assert (first["top1"], first["top1_paper"]) == (55.0, 23.8)
+    assert (second["top1"], second["top1_paper"], second["seeds"]) == (None, 62.5, 0)
