@@ -11,8 +11,8 @@ import contextlib
 import functools
 import math
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any, TypedDict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -20,31 +20,20 @@ from absl import logging
 
 from inputs.images import DataError
 from inputs.sources import Source
-from inputs.transforms import Transform
+from inputs.transforms import ExampleTransform
 
 ON_ERROR = ("raise", "skip")
 
 
-class Batch(TypedDict):
-    """`image` uint8 `[rows, height, width, channels]`, `label` and `skipped` int32 `[rows]`.
-
-    `skipped` counts unreadable examples: in training those passed over to fill this row.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    skipped: np.ndarray
-
-
-class EvalBatch(Batch):
-    """And `mask` bool `[rows]`: False for padding and for unreadable examples."""
-
-    mask: np.ndarray
+# What the transform makes of an example, stacked: `[rows, ...]` for each key. Besides, `skipped`
+# int32 `[rows]` counts unreadable examples (in training those passed over to fill this row), and in
+# evaluation `mask` bool `[rows]` is False for padding and for unreadable examples.
+Batch = dict[str, np.ndarray]
 
 
 def train_batches(
     source: Source,
-    transform: Transform,
+    transform: ExampleTransform,
     *,
     batch_size: int,
     seed: int,
@@ -58,7 +47,8 @@ def train_batches(
 
     Args:
       source: The examples.
-      transform: `transform(image, rng) -> image`, to one shape for all images.
+      transform: `transform(example, rng) -> arrays`, a dict with the same keys and shapes for every
+        example.
       batch_size: Examples in a global batch. A set may be smaller: epochs follow without a gap.
       seed: Fixes the order and the augmentation.
       start_step: The first global batch; reached without reading what lies before it.
@@ -80,10 +70,8 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}, expected at least 0")
 
-    def augment(example: dict, rng: np.random.Generator) -> dict:
-        return example | {"image": transform(example["image"], rng)}
-
-    order: Any = grain.MapDataset.source(reader).seed(seed).shuffle().repeat().random_map(augment)
+    order: Any = grain.MapDataset.source(reader).seed(seed).shuffle().repeat()
+    order = order.random_map(_keeping_skipped(transform))
 
     def example_at(index: int) -> dict:
         step, row = divmod(index, count)
@@ -104,13 +92,13 @@ def train_batches(
 
 def eval_batches(
     source: Source,
-    transform: Transform,
+    transform: ExampleTransform,
     *,
     batch_size: int,
     rows: slice = slice(None),
     on_error: str = "raise",
     num_threads: int = 16,
-) -> Iterator[EvalBatch]:
+) -> Iterator[Batch]:
     """Yields this process's rows of the whole set, each example once and in order.
 
     The last global batch is padded with zeros, so every process gets the same number of full
@@ -121,15 +109,14 @@ def eval_batches(
     reader = _Reader(source, on_error)
     first, count = _row_range(rows, batch_size)
 
-    def finish(example: dict, rng: np.random.Generator) -> dict:
-        return example | {"image": transform(example["image"], rng)}
-
-    examples: Any = grain.MapDataset.source(reader).seed(0).random_map(finish)
+    examples: Any = grain.MapDataset.source(reader).seed(0)
+    examples = examples.random_map(_keeping_skipped(transform))
 
     @functools.cache
     def blank(skipped: int) -> dict:
-        image = np.zeros_like(examples[0]["image"])  # only a good example tells the shape
-        return {"image": image, "label": np.int32(0), "skipped": np.int32(skipped), "mask": False}
+        # Only a good example tells the shapes.
+        zeros = {key: np.zeros_like(value) for key, value in examples[0].items()}
+        return zeros | {"skipped": np.int32(skipped), "mask": False}
 
     def example_at(index: int) -> dict:
         step, row = divmod(index, count)
@@ -181,6 +168,13 @@ class _Reader:
         raise DataError(f"none of the {size} examples can be read; the first failure: {reason}")
 
 
+def _keeping_skipped(transform: ExampleTransform) -> ExampleTransform:
+    def apply(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return transform(example, rng) | {"skipped": example["skipped"]}
+
+    return apply
+
+
 def _row_range(rows: slice, batch_size: int) -> tuple[int, int]:
     """First row and number of rows of a contiguous, non-empty slice of the global batch."""
     if batch_size < 1:
@@ -199,13 +193,17 @@ def _read_options(num_threads: int, count: int) -> grain.ReadOptions:
 
 
 def _stack(examples: Sequence[dict]) -> dict[str, np.ndarray]:
-    shapes = {example["image"].shape for example in examples}
-    if len(shapes) > 1:
-        raise DataError(
-            f"images of one batch have shapes {', '.join(map(str, sorted(shapes)))}: choose a"
-            " transform that brings all to one size."
-        )
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    stacked = {}
+    for key in examples[0]:
+        values = [example[key] for example in examples]
+        shapes = {np.shape(value) for value in values}
+        if len(shapes) > 1:
+            raise DataError(
+                f"{key}s of one batch have shapes {', '.join(map(str, sorted(shapes)))}: choose a"
+                " transform that brings all to one size."
+            )
+        stacked[key] = np.stack(values)
+    return stacked
 
 
 # Grain stops its threads and workers when an iterator is collected. For one that is still held at

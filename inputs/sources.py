@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import hashlib
 import os
-import re
-from collections.abc import Iterable, Sequence
-from typing import Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
-from inputs.images import DataError, decode_image
+from inputs.images import DataError, read_image
+from inputs.splits import listed, parse_split, slice_bounds
 
 __all__ = ["DataError", "Example", "Source", "classification_source"]
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Example: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 def classification_source(
@@ -72,8 +72,8 @@ def classification_source(
         source = prepared_source(name, data_dir, split)
     if class_names is not None and tuple(class_names) != source.class_names:
         raise DataError(
-            f"{name} split {split!r} has classes {_listed(source.class_names)}, but"
-            f" {_listed(class_names)} are wanted: use splits of one data set."
+            f"{name} split {split!r} has classes {listed(source.class_names)}, but"
+            f" {listed(class_names)} are wanted: use splits of one data set."
         )
     return source
 
@@ -107,24 +107,17 @@ class _ImageFolder:
 
     def __getitem__(self, index: int) -> Example:
         path = os.path.join(self.folder, self.files[index])
-        try:
-            with open(path, "rb") as file:
-                encoded = file.read()
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): make it readable or remove it."
-            ) from error
-        return {"image": decode_image(encoded, path), "label": self.labels[index]}
+        return {"image": read_image(path), "label": self.labels[index]}
 
 
 def _mnist(split: str) -> _Arrays:
     images, labels = _mnist_arrays()
     bounds = {"train": (0, _MNIST_TRAIN), "test": (_MNIST_TRAIN, len(labels))}
-    name, selector = _parse_split(split)
+    name, selector = parse_split(split)
     if name not in bounds:
-        raise DataError(f"mnist has no split {name!r}: use one of {_listed(bounds)}.")
+        raise DataError(f"mnist has no split {name!r}: use one of {listed(bounds)}.")
     first, last = bounds[name]
-    start, stop = _slice_bounds(split, selector, last - first)
+    start, stop = slice_bounds(split, selector, last - first)
     span = slice(first + start, first + stop)
     return _Arrays(images[span], labels[span], tuple(str(digit) for digit in range(10)))
 
@@ -149,7 +142,7 @@ def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
 def _image_folder(
     data_dir: str | None, split: str, class_names: Sequence[str] | None
 ) -> _ImageFolder:
-    name, selector = _parse_split(split)
+    name, selector = parse_split(split)
     if data_dir is None:
         raise DataError(
             "image_folder needs a folder: set config.data.dir to one that holds split/class/."
@@ -157,7 +150,7 @@ def _image_folder(
     root = os.path.expanduser(data_dir)
     folder = os.path.join(root, name)
     if not os.path.isdir(folder):
-        there = _listed(_folders(root)) if os.path.isdir(root) else "no such folder"
+        there = listed(_folders(root)) if os.path.isdir(root) else "no such folder"
         raise DataError(
             f"{root} has no split folder {name!r} (there: {there}): images belong in"
             f" {os.path.join(folder, 'CLASS', 'NAME.jpg')}."
@@ -172,13 +165,13 @@ def _image_folder(
     if unknown := [c for c in found if c not in set(classes)]:
         raise DataError(
             f"{os.path.join(folder, unknown[0])} is none of the classes"
-            f" {_listed(classes)}: remove or rename it."
+            f" {listed(classes)}: remove or rename it."
         )
 
     files = [file for c in found for file in _images_of(folder, c)]
     # By hash, so that slices such as "train[80%:]" hold every class, on any machine.
     files.sort(key=lambda file: hashlib.blake2b(file.encode("utf-8", "surrogateescape")).digest())
-    start, stop = _slice_bounds(split, selector, len(files))
+    start, stop = slice_bounds(split, selector, len(files))
     files = files[start:stop]
     index = {c: i for i, c in enumerate(classes)}
     labels = np.array([index[file.split("/")[0]] for file in files], np.int32)
@@ -200,37 +193,3 @@ def _images_of(folder: str, class_name: str) -> list[str]:
 def _folders(path: str) -> list[str]:
     with os.scandir(path) as entries:
         return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
-
-
-def _parse_split(split: str) -> tuple[str, tuple[str, str]]:
-    """Splits "train[80%:]" into "train" and ("80%", "")."""
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
-    if not match:
-        raise DataError(
-            f"split {split!r} is not understood: write train, train[:1000] or train[80%:]."
-        )
-    return match[1], (match[2] or "", match[3] or "")
-
-
-def _slice_bounds(split: str, selector: tuple[str, str], size: int) -> tuple[int, int]:
-    """Start and stop of a slice of `size` examples, by the rules of TFDS."""
-
-    def position(bound: str, default: int) -> int:
-        if not bound:
-            return default
-        value = round(int(bound[:-1]) * size / 100) if bound[-1] == "%" else int(bound)
-        return value + size if value < 0 else value
-
-    start, stop = position(selector[0], 0), position(selector[1], size)
-    if not 0 <= start < stop <= size:
-        raise DataError(
-            f"split {split!r} takes examples {start} to {stop} of {size}: choose a"
-            " slice that lies within them and is not empty."
-        )
-    return start, stop
-
-
-def _listed(names: Iterable[str], limit: int = 12) -> str:
-    names = list(names)
-    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
-    return (", ".join(names[:limit]) + more) or "none"

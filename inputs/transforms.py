@@ -4,7 +4,8 @@ Random ones draw from the generator they are given and from nothing else. Normal
 model's first operation, on the device: uint8 is a quarter of the bytes to move there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from inputs.autoaugment import autoaugment as distort
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ExampleTransform = Callable[[Mapping[str, Any], np.random.Generator], dict[str, Any]]
 
 KINDS = ("imagenet", "small", "none")
 
@@ -76,6 +78,15 @@ def make_transform(
         return cut_out(image, rng, square, fill) if square else image
 
     return augmented
+
+
+def on_image(transform: Transform) -> ExampleTransform:
+    """Makes a transform of examples, as the pipeline takes it, of one of their images alone."""
+
+    def apply(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return {**example, "image": transform(example["image"], rng)}
+
+    return apply
 
 
 def random_resized_crop(

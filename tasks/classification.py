@@ -163,7 +163,7 @@ class Classification:
         data = self.config.data
         return pipeline.train_batches(
             self.train,
-            self._train_transform,
+            transforms.on_image(self._train_transform),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             start_step=start_step,
@@ -178,7 +178,7 @@ class Classification:
         data = self.config.data
         return pipeline.eval_batches(
             self.eval,
-            self._eval_transform,
+            transforms.on_image(self._eval_transform),
             batch_size=self.config.batch_size,
             rows=rows,
             on_error=data.on_error,

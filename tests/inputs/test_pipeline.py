@@ -13,6 +13,7 @@ from absl import flags
 
 from inputs.images import DataError
 from inputs.pipeline import eval_batches, train_batches
+from inputs.transforms import on_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,7 @@ class Numbers:
         return {"image": image, "label": np.int32(index % 2)}
 
 
+@on_image
 def stamp(image, rng):
     """Keeps the index in pixel (0, 0) and writes random numbers in the others."""
     out = rng.integers(0, 256, image.shape, np.uint8)
@@ -43,8 +45,8 @@ def stamp(image, rng):
     return out
 
 
-def unchanged(image, rng):
-    return image
+def unchanged(example, rng):
+    return example
 
 
 def train(source, count, *, transform=stamp, batch_size=8, seed=3, **kwargs):
@@ -171,6 +173,31 @@ def test_evaluation_covers_the_set_exactly_once_in_order(size, batch_size, proce
     assert not whole["skipped"].any()
 
 
+def boxes_and_index(example, rng):
+    """Other keys and types than those of the example."""
+    index = int(example["image"][0, 0, 0])
+    box = np.array([[index, 0.5, 1, 2]], np.float32)
+    return {"boxes": box, "index": np.int32(index), "seen": rng.random() < 2}
+
+
+def test_batches_hold_what_the_transform_gives():
+    (batch,) = train(Numbers(9), 1, transform=boxes_and_index)
+    assert {k: (v.shape, str(v.dtype)) for k, v in batch.items()} == {
+        "boxes": ((8, 1, 4), "float32"),
+        "index": ((8,), "int32"),
+        "seen": ((8,), "bool"),
+        "skipped": ((8,), "int32"),
+    }
+    np.testing.assert_array_equal(batch["boxes"][:, 0, 0], batch["index"])
+
+    source = Numbers(5, bad=[1])
+    (batch,) = eval_batches(source, boxes_and_index, batch_size=8, on_error="skip")
+    np.testing.assert_array_equal(batch["mask"], [1, 0, 1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch["seen"], batch["mask"])
+    np.testing.assert_array_equal(batch["index"], [0, 0, 2, 3, 4, 0, 0, 0])
+    np.testing.assert_array_equal(batch["boxes"].any((1, 2)), batch["mask"])
+
+
 def test_bad_file_is_named_when_raising():
     with pytest.raises(DataError, match=r"file-5\.jpg"):
         train(Numbers(12, bad=[5]), 2)
@@ -216,7 +243,7 @@ def test_nothing_readable_ends_instead_of_looping():
 
 
 def test_bugs_are_not_taken_for_bad_data():
-    def broken(image, rng):
+    def broken(example, rng):
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
@@ -224,6 +251,7 @@ def test_bugs_are_not_taken_for_bad_data():
 
 
 def test_images_of_different_sizes_are_explained():
+    @on_image
     def grow(image, rng):
         return np.zeros((1 + image[0, 0, 0] % 2, 1, 1), np.uint8)
 
@@ -283,8 +311,8 @@ class Slow:
         time.sleep(0.01)
         return {"image": np.zeros((2, 2, 1), np.uint8), "label": np.int32(0)}
 
-def unchanged(image, rng):
-    return image
+def unchanged(example, rng):
+    return example
 
 if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,41 @@
+"""Splits and slices of them, as "train" or "train[80%:]", and lists of names in messages."""
+
+import re
+from collections.abc import Iterable
+
+from inputs.images import DataError
+
+
+def parse_split(split: str) -> tuple[str, tuple[str, str]]:
+    """Splits "train[80%:]" into "train" and ("80%", "")."""
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    if not match:
+        raise DataError(
+            f"split {split!r} is not understood: write train, train[:1000] or train[80%:]."
+        )
+    return match[1], (match[2] or "", match[3] or "")
+
+
+def slice_bounds(split: str, selector: tuple[str, str], size: int) -> tuple[int, int]:
+    """Start and stop of a slice of `size` examples, by the rules of TFDS."""
+
+    def position(bound: str, default: int) -> int:
+        if not bound:
+            return default
+        value = round(int(bound[:-1]) * size / 100) if bound[-1] == "%" else int(bound)
+        return value + size if value < 0 else value
+
+    start, stop = position(selector[0], 0), position(selector[1], size)
+    if not 0 <= start < stop <= size:
+        raise DataError(
+            f"split {split!r} takes examples {start} to {stop} of {size}: choose a"
+            " slice that lies within them and is not empty."
+        )
+    return start, stop
+
+
+def listed(names: Iterable[str], limit: int = 12) -> str:
+    """The first names, and how many there are when that is not all."""
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return (", ".join(names[:limit]) + more) or "none"
