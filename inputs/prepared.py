@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,28 +17,32 @@ from inputs.sources import Example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Prepared:
-    """Serialized records of one split, parsed and decoded when read."""
+class Records:
+    """Serialized examples of one split, parsed when read; their images stay encoded.
+
+    TFDS would decode with OpenCV or Pillow, as it finds them, and leaves CMYK and gray files as
+    they are. Our own decoder gives the set's channels, always alike.
+    """
 
     name: str
     records: Sequence[bytes]
-    features: Any  # a FeaturesDict of image and label; TFDS's own types say too little
-    class_names: tuple[str, ...]
+    features: Any  # a FeaturesDict with an image; TFDS's own types say too little
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Example:
-        name = f"{self.name} example {index}"
+    def name_of(self, index: int) -> str:
+        return f"{self.name} example {index}"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name = self.name_of(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"{name}: the split has {len(self)} examples.")
         try:
             record = self.records[index]
             if not record:  # what array_record returns from a shard that was cut short
                 raise ValueError("no record in the file")
-            # The image stays encoded: TFDS would use OpenCV or Pillow, as it finds them, and
-            # leaves CMYK and gray files as they are. Ours gives the set's channels, always alike.
-            example = self.features.deserialize_example_np(
+            return self.features.deserialize_example_np(
                 record, decoders={"image": tfds.decode.SkipDecoding()}
             )
         # array_record reports a damaged chunk as RuntimeError or ValueError.
@@ -47,21 +51,61 @@ class _Prepared:
                 f"{name} cannot be read ({error}): prepare the set again, or set on_error to"
                 " 'skip'."
             ) from error
-        image = decode_image(example["image"], name, self.features["image"].shape[-1])
+
+    def decode(self, image: bytes, index: int) -> np.ndarray:
+        """The image of example `index`, uint8 `[height, width, channels]`."""
+        return decode_image(image, self.name_of(index), self.features["image"].shape[-1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Images and labels of one split."""
+
+    records: Records
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.records[index]
+        image = self.records.decode(example["image"], index)
         label = np.int32(example["label"])
         if not 0 <= label < len(self.class_names):
             raise DataError(
-                f"{name} has label {label}, which is none of the {len(self.class_names)} classes:"
-                " choose a split that has labels."
+                f"{self.records.name_of(index)} has label {label}, which is none of the"
+                f" {len(self.class_names)} classes: choose a split that has labels."
             )
         return {"image": image, "label": label}
 
 
 def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
-    """Opens `split` of the set in `data_dir/name/[config/]version`.
+    """Opens `split` of the image-classification set in `data_dir/name/[config/]version`.
 
     Raises:
       DataError: It is not there, not in ArrayRecord form, or has no image and label.
+    """
+    records = open_records(name, data_dir, split, _image_and_label)
+    return _Prepared(records, tuple(records.features["label"].names))
+
+
+def open_records(
+    name: str,
+    data_dir: str | None,
+    split: str,
+    choose: Callable[[epath.Path, dict[str, Any]], Any],
+) -> Records:
+    """Opens `split` of the set in `data_dir/name/[config/]version`.
+
+    Args:
+      name: "name", "name/config", "name:version" or "name/config:version".
+      data_dir: Where it is; by default TFDS's own folder.
+      split: A split or a slice of one.
+      choose: `choose(folder, features)` gives the FeaturesDict to read of the features there, or
+        raises DataError.
+
+    Raises:
+      DataError: It is not there, or not in ArrayRecord form.
     """
     folder = _find_folder(name, data_dir)
     builder: Any = tfds.builder_from_directory(folder)
@@ -72,7 +116,7 @@ def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
             " rewrite them as ArrayRecord with"
             f" `python -m inputs.prepare --from_dir={shlex.quote(str(folder))}`."
         )
-    features = _image_and_label(folder, dict(info.features.items()))
+    features = choose(folder, dict(info.features.items()))
     try:
         records = builder.as_data_source(
             split,
@@ -97,7 +141,7 @@ def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
         raise DataError(
             f"{missing[0]} is missing ({len(missing)} such files): copy or prepare the set again."
         )
-    return _Prepared(f"{folder} {split}", records, features, tuple(features["label"].names))
+    return Records(f"{folder} {split}", records, features)
 
 
 def _image_and_label(folder: epath.Path, features: dict[str, Any]) -> Any:
@@ -108,13 +152,22 @@ def _image_and_label(folder: epath.Path, features: dict[str, Any]) -> Any:
             f"{folder} is no image-classification set (its features:"
             f" {', '.join(sorted(features))}): use one with an image and a class label."
         )
-    shape, dtype = features["image"].shape, np.dtype(features["image"].np_dtype)
+    check_image_feature(folder, features["image"])
+    return tfds.features.FeaturesDict({key: features[key] for key in wanted})
+
+
+def check_image_feature(folder: epath.Path, feature: Any) -> None:
+    """Holds a set's images to what can be read.
+
+    Raises:
+      DataError: They are not of uint8, or have another number of channels.
+    """
+    shape, dtype = feature.shape, np.dtype(feature.np_dtype)
     if dtype != np.uint8 or shape[-1] not in (1, 3, 4):
         raise DataError(
             f"{folder} has {dtype} images of shape {shape}: use a set of uint8 images with 1, 3 or"
             " 4 channels."
         )
-    return tfds.features.FeaturesDict({key: features[key] for key in wanted})
 
 
 def _find_folder(name: str, data_dir: str | None) -> epath.Path:

@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
 from inputs.splits import listed, parse_split, slice_bounds
 
 __all__ = ["DataError", "Example", "Source", "classification_source"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _MNIST_TRAIN = 4000
 
 
@@ -181,11 +181,13 @@ def _image_folder(
 def _images_of(folder: str, class_name: str) -> list[str]:
     with os.scandir(os.path.join(folder, class_name)) as entries:
         # Hidden files are none of the user's: macOS leaves "._name.jpg" beside "name.jpg".
-        names = [e.name for e in entries if e.name.lower().endswith(_SUFFIXES) and e.name[0] != "."]
+        names = [
+            e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."
+        ]
     if not names:
         raise DataError(
             f"{os.path.join(folder, class_name)} holds no images: add some"
-            f" ({', '.join(_SUFFIXES)}) or remove the folder."
+            f" ({', '.join(IMAGE_SUFFIXES)}) or remove the folder."
         )
     return [f"{class_name}/{name}" for name in names]
 

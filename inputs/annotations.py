@@ -1,0 +1,283 @@
+"""Boxes of a set of images: checked once, held in arrays, given back in COCO's form.
+
+COCO's is the one form that all readers bring their boxes into: a dict of `images` (`id`,
+`file_name`, `height`, `width`), `annotations` (`image_id`, `category_id`, `bbox` as x, y, width,
+height in pixels, perhaps `area` and `iscrowd`) and `categories` (`id`, `name`).
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from absl import logging
+
+from inputs.images import DataError
+from inputs.splits import listed
+
+
+class DetectionExample(TypedDict):
+    """One image and its boxes.
+
+    `image` uint8 `[height, width, channels]`; `boxes` float32 `[n, 4]`, `[ymin, xmin, ymax, xmax]`
+    in pixels, inside the image; `labels` int32 `[n]`, contiguous from 0; `crowd` bool `[n]`, True
+    where training should look away and evaluation should punish nothing; `area` float32 `[n]`;
+    `image_id`, as found; `index` int32, the position in the source.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray
+    image_id: int
+    index: np.int32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Annotations:
+    """The usable boxes of a set of images, those of one image beside each other.
+
+    Attributes:
+      image_ids: int64 `[images]`, as found.
+      file_names: of each image.
+      sizes: int32 `[images, 2]`, height and width.
+      starts: int64 `[images + 1]`: image i has boxes `starts[i]` to `starts[i + 1]`.
+      boxes: float64 `[boxes, 4]`: x, y, width, height in pixels, as found.
+      labels: int32 `[boxes]`, contiguous from 0.
+      crowd: bool `[boxes]`.
+      areas: float64 `[boxes]`, square pixels of the object (not of its box, where both are known).
+      class_names: what labels index.
+      category_ids: the original id of each label.
+    """
+
+    image_ids: np.ndarray
+    file_names: list[str]
+    sizes: np.ndarray
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def example(self, index: int, image: np.ndarray) -> DetectionExample:
+        """Image `index`, whose pixels are `image`, with its boxes."""
+        span = slice(self.starts[index], self.starts[index + 1])
+        return {
+            "image": image,
+            "boxes": _corners(self.boxes[span], self.sizes[index]).astype(np.float32),
+            "labels": self.labels[span],
+            "crowd": self.crowd[span],
+            "area": self.areas[span].astype(np.float32),
+            "image_id": int(self.image_ids[index]),
+            "index": np.int32(index),
+        }
+
+    def ground_truth(self) -> dict[str, list[dict]]:
+        """Images, annotations and categories in COCO's form, with the original ids.
+
+        Boxes are as they were found, not cut at the border, so that COCO's numbers are COCO's.
+        Annotations are numbered from 1: the evaluator takes the id 0 for "no match".
+        """
+        images = [
+            {"id": int(id), "file_name": name, "height": int(height), "width": int(width)}
+            for id, name, (height, width) in zip(
+                self.image_ids, self.file_names, self.sizes, strict=True
+            )
+        ]
+        of_image = np.repeat(self.image_ids, np.diff(self.starts))
+        annotations = [
+            {
+                "id": number,
+                "image_id": int(of_image[i]),
+                "category_id": self.category_ids[self.labels[i]],
+                "bbox": self.boxes[i].tolist(),
+                "area": float(self.areas[i]),
+                "iscrowd": int(self.crowd[i]),
+            }
+            for number, i in enumerate(range(len(self.boxes)), 1)
+        ]
+        categories = [
+            {"id": id, "name": name}
+            for id, name in zip(self.category_ids, self.class_names, strict=True)
+        ]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def warn_of_more_than(self, max_boxes: int, name: str) -> None:
+        """Names and counts the images with more boxes, crowds aside, than training will see."""
+        of_image = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        counts = np.bincount(of_image[~self.crowd], minlength=len(self))
+        over = np.flatnonzero(counts > max_boxes)
+        if len(over):
+            named = listed(f"{self.file_names[i]}: {counts[i]}" for i in over)
+            logging.warning(
+                "%s: %d of %d images have more than %d boxes (%s). Training sees the %d largest of"
+                " an image; config.data.max_boxes=%d would hold all.",
+                *(name, len(over), len(self), max_boxes, named, max_boxes, counts.max()),
+            )
+
+
+def from_coco(
+    coco: Any,
+    name: str,
+    *,
+    class_names: Sequence[str] | None = None,
+    span: slice = slice(None),
+    warn: bool = True,
+) -> Annotations:
+    """Checks boxes in COCO's form; unusable ones are left out, named and counted in a warning.
+
+    Unusable are boxes that have no area, lie outside their image, or are of no category of the
+    list.
+
+    Args:
+      coco: `images`, `annotations` and `categories`. Of a file, only the images' sizes have to be
+        filled in, if it lacks them.
+      name: Names the whole in messages.
+      class_names: What the names of the categories, sorted by id, have to be.
+      span: The images to take.
+      warn: Whether to name and count.
+
+    Raises:
+      DataError: `coco` has another structure, ids that are not unique, other classes, or
+        annotations of images that it does not have.
+    """
+    images, annotations, categories = (coco_entries(coco, key, name) for key in _REQUIRED)
+    image_ids = _ids(images, f"images of {name}")
+    position = {id: i for i, id in enumerate(image_ids)}
+    homeless = [a["image_id"] for a in annotations if a["image_id"] not in position]
+    if homeless:
+        raise DataError(
+            f"{name} has {len(homeless)} annotations of images that it does not list, those with"
+            f" ids {listed(map(repr, dict.fromkeys(homeless)))}: add the images or remove the"
+            " annotations."
+        )
+    categories = sorted(categories, key=lambda c: c["id"] if isinstance(c["id"], int) else 0)
+    category_ids = _ids(categories, f"categories of {name}")
+    names = tuple(str(category["name"]) for category in categories)
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{name} has the categories {listed(names)}: give each its own name.")
+    if class_names is not None and tuple(class_names) != names:
+        raise DataError(
+            f"{name} has classes {listed(names)}, but {listed(class_names)} are wanted: use splits"
+            " with the same categories."
+        )
+
+    label_of = {id: label for label, id in enumerate(category_ids)}
+    of_image = np.array([position[a["image_id"]] for a in annotations], np.int64)
+    labels = np.array([label_of.get(a["category_id"], -1) for a in annotations], np.int32)
+    boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    sizes = np.array([(i["height"], i["width"]) for i in images], np.int32).reshape(-1, 2)
+
+    # Of the images of `span`, in their order, the boxes in theirs.
+    taken = np.arange(len(images))[span]
+    order = np.argsort(of_image, kind="stable")
+    order = order[np.isin(of_image[order], taken)]
+    corners = _corners(boxes[order], sizes[of_image[order]])
+    has_area = (boxes[order, 2:] > 0).all(1) & np.isfinite(boxes[order]).all(1)
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)
+    known = labels[order] >= 0
+    kept = known & has_area & inside
+
+    def where(mask: np.ndarray) -> str:
+        return listed(dict.fromkeys(images[of_image[i]]["file_name"] for i in order[mask]))
+
+    unknown = has_area & inside & ~known
+    classes = dict.fromkeys(annotations[i]["category_id"] for i in order[unknown])
+    reasons = {
+        "of no area": ~has_area,
+        "outside their image": has_area & ~inside,
+        f"of unknown classes {listed(map(repr, classes))}": unknown,
+    }
+    found = [f"{m.sum()} {reason} (in {where(m)})" for reason, m in reasons.items() if m.any()]
+    if found and warn:
+        logging.warning(
+            "%s: %d of %d boxes are left out: %s",
+            *(name, (~kept).sum(), len(order), "; ".join(found)),
+        )
+    # Coordinates rounded to pixels often end a little beyond the border.
+    x, y, w, h = boxes[order].T
+    height, width = sizes[of_image[order]].T
+    beyond = kept & ((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1))
+    if beyond.any() and warn:
+        logging.warning(
+            "%s: %d boxes reach beyond their image and are cut at its border (in %s)",
+            *(name, beyond.sum(), where(beyond)),
+        )
+
+    order = order[kept]
+    counts = np.bincount(of_image[order], minlength=len(images))[span]
+    areas = [annotations[i].get("area") for i in order]
+    products = boxes[order, 2] * boxes[order, 3]
+    return Annotations(
+        image_ids=np.array(image_ids, np.int64)[span],
+        file_names=[image["file_name"] for image in images[span]],
+        sizes=sizes[span],
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes[order],
+        labels=labels[order],
+        crowd=np.array([bool(annotations[i].get("iscrowd")) for i in order], bool),
+        areas=np.array(
+            [p if a is None else a for a, p in zip(areas, products, strict=True)], float
+        ),
+        class_names=names,
+        category_ids=tuple(category_ids),
+    )
+
+
+_REQUIRED = {
+    "images": ("id", "file_name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+
+
+def coco_entries(coco: Any, key: str, name: str) -> list[dict]:
+    """The list of `images`, `annotations` or `categories`, held to having what is needed.
+
+    Raises:
+      DataError: it has not.
+    """
+    entries = coco.get(key) if isinstance(coco, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f"{name} has no list {key!r}: it has to be a COCO instances file.")
+    for i, entry in enumerate(entries):
+        missing = [field for field in _REQUIRED[key] if field not in entry]
+        if missing:
+            raise DataError(f"{name}: {key}[{i}] has no {missing[0]}: it holds {listed(entry)}.")
+        if key == "annotations" and not _is_box(entry["bbox"]):
+            raise DataError(
+                f"{name}: annotations[{i}] has the bbox {entry['bbox']!r}, expected four numbers:"
+                " x, y, width, height."
+            )
+    return entries
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 4
+        and all(isinstance(number, (int, float)) for number in value)
+    )
+
+
+def _ids(entries: Iterable[dict], what: str) -> list[int]:
+    ids = [entry["id"] for entry in entries]
+    if strange := [id for id in ids if not isinstance(id, int)]:
+        raise DataError(f"the {what} have the ids {listed(map(repr, strange))}, expected integers.")
+    if len(set(ids)) < len(ids):
+        repeated = (str(id) for id, count in collections.Counter(ids).items() if count > 1)
+        raise DataError(f"several {what} have the same id ({listed(repeated)}).")
+    return ids
+
+
+def _corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """`[ymin, xmin, ymax, xmax]` of boxes of x, y, width, height, cut at the image's border."""
+    low = boxes[:, 1::-1]
+    return np.clip(np.concatenate([low, low + boxes[:, :1:-1]], 1), 0, np.tile(sizes, 2))

@@ -1,0 +1,79 @@
+"""Files that a split names: found, or named and counted where they are missing."""
+
+import os
+from collections.abc import Sequence
+
+from inputs.images import DataError
+from inputs.splits import listed
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file that are not blank, stripped.
+
+    Raises:
+      DataError: it is not there, is no text, or has no lines; or a line is there twice.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        folder = os.path.dirname(path)
+        there = listed(sorted(os.listdir(folder))) if os.path.isdir(folder) else "no such folder"
+        raise DataError(
+            f"{path} cannot be read ({error}; there: {there}): it has to list the split's names,"
+            " one on a line."
+        ) from error
+    if not lines:
+        raise DataError(f"{path} is empty: it has to list the split's names, one on a line.")
+    if len(set(lines)) < len(lines):
+        seen: set[str] = set()
+        twice = [line for line in lines if line in seen or seen.add(line)]
+        raise DataError(f"{path} has {len(twice)} names twice: {listed(twice)}.")
+    return lines
+
+
+def check_files(paths: Sequence[str], what: str) -> None:
+    """Names and counts files that are not there.
+
+    Raises:
+      DataError: some are not.
+    """
+    folders: dict[str, set[str]] = {}  # listing a folder is quicker than asking for each file
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in folders[folder]:
+            missing.append(path)
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(paths)} {what} are missing: {listed(missing, 100)}."
+        )
+
+
+def find_images(folder: str, names: Sequence[str], what: str) -> list[str]:
+    """The image of each name in `folder`, given with its suffix or without.
+
+    Raises:
+      DataError: some are not there, or a name without suffix has several.
+    """
+    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    images = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f[0] != "."]
+    by_name: dict[str, list[str]] = {f: [f] for f in images}
+    for file in images:
+        by_name.setdefault(os.path.splitext(file)[0], []).append(file)
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} {what} are missing in {folder}:"
+            f" {listed(missing, 100)} (looked for {', '.join(IMAGE_SUFFIXES)})."
+        )
+    if several := [" and ".join(by_name[name]) for name in names if len(by_name[name]) > 1]:
+        raise DataError(
+            f"{len(several)} {what} are ambiguous in {folder}: {listed(several)}. Remove one, or"
+            " write the suffix into the list."
+        )
+    return [os.path.join(folder, by_name[name][0]) for name in names]
