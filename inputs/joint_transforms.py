@@ -49,13 +49,9 @@ def detection_transform(
 
     def transform(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         original_size = example["image"].shape[:2]
-        view = _View(original_size, image_size, rng, scale if train else (1.0, 1.0))
-        image = view.of_image(example["image"], fill)
+        view = _View(original_size, image_size, rng, scale if train else (1, 1), train and flip)
         chosen = ~example["crowd"]
         boxes, labels = view.of_boxes(example["boxes"][chosen]), example["labels"][chosen]
-        if train and flip and rng.random() < 0.5:
-            image = image[:, ::-1]
-            boxes[:, [1, 3]] = image_size - boxes[:, [3, 1]]
         sides = boxes[:, 2:] - boxes[:, :2]
         seen = np.flatnonzero((sides > 0).all(1))
         if len(seen) > max_boxes:
@@ -66,7 +62,7 @@ def detection_transform(
         padded_labels = np.full(max_boxes, -1, np.int32)
         padded_labels[: len(seen)] = labels[seen]
         return {
-            "image": image,
+            "image": view.of_image(example["image"], fill),
             "boxes": padded_boxes,
             "labels": padded_labels,
             "scale": view.scale.astype(np.float32),
@@ -112,17 +108,14 @@ def segmentation_transform(
 
     def transform(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         mask = example["mask"]
-        view = _View(mask.shape, image_size, rng, scale if train else (1.0, 1.0))
-        image = view.of_image(example["image"], fill)
+        view = _View(mask.shape, image_size, rng, scale if train else (1, 1), train and flip)
         if train:
             label = view.of_mask(mask)
-            if flip and rng.random() < 0.5:
-                image, label = image[:, ::-1], label[:, ::-1]
         else:
             label = np.full(full_size, IGNORE, np.uint8)
             label[: mask.shape[0], : mask.shape[1]] = mask
         return {
-            "image": image,
+            "image": view.of_image(example["image"], fill),
             "label": label,
             "scale": view.scale.astype(np.float32),
             "original_size": np.array(mask.shape, np.int32),
@@ -133,7 +126,7 @@ def segmentation_transform(
 
 
 class _View:
-    """A square window on an image that is scaled, cropped and padded at the bottom and right.
+    """A square window on a scaled image, at random: cropped, perhaps mirrored, and padded.
 
     Attributes:
       scale: float64 `[2]`, the exact factors of rows and columns after rounding to whole pixels.
@@ -145,41 +138,52 @@ class _View:
         side: int,
         rng: np.random.Generator,
         factors: tuple[float, float],
+        flip: bool,
     ):
+        self._original = np.array(original)
         factor = rng.uniform(*factors) * side / max(original)
-        scaled = np.maximum(1, np.round(np.array(original) * factor)).astype(int)
-        self.scale = scaled / original
+        self._scaled = np.maximum(1, np.round(self._original * factor)).astype(int)
+        self.scale = self._scaled / self._original
         self._side = side
-        self._offset = rng.integers(0, np.maximum(0, scaled - side) + 1)
-        self._shape = np.minimum(side, scaled)
+        self._offset = rng.integers(0, np.maximum(0, self._scaled - side) + 1)
+        self._shape = np.minimum(side, self._scaled)
+        self._flipped = flip and rng.random() < 0.5
 
     def of_image(self, image: np.ndarray, fill: tuple[int, ...]) -> np.ndarray:
         """uint8 `[side, side, channels]`, bilinear, antialiased where it shrinks."""
         channels = image.shape[2]
-        pixels = self._resize(image[..., 0] if channels == 1 else image, Image.Resampling.BILINEAR)
-        return self._pad(pixels.reshape(*self._shape, channels), fill)
+        # Only the part that is seen is computed; its pixels are those of cropping afterwards.
+        top, left = self._offset / self.scale
+        bottom, right = np.minimum((self._offset + self._shape) / self.scale, self._original)
+        height, width = self._shape.tolist()
+        pixels = Image.fromarray(image[..., 0] if channels == 1 else image).resize(
+            (width, height), Image.Resampling.BILINEAR, (left, top, right, bottom)
+        )
+        return self._finish(np.asarray(pixels).reshape(height, width, channels), fill)
 
     def of_mask(self, mask: np.ndarray) -> np.ndarray:
-        """uint8 `[side, side]`, nearest neighbour."""
-        return self._pad(self._resize(mask, Image.Resampling.NEAREST), IGNORE)
+        """uint8 `[side, side]`, nearest neighbour: of the pixel that a pixel's centre falls on."""
+        rows, columns = (
+            (2 * (offset + np.arange(count)) + 1) * original // (2 * scaled)
+            for offset, count, original, scaled in zip(
+                self._offset, self._shape, self._original, self._scaled, strict=True
+            )
+        )
+        return self._finish(mask[rows][:, columns], IGNORE)
 
     def of_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes in the window, cut at its border; without area if they lie outside."""
         moved = boxes * np.tile(self.scale, 2) - np.tile(self._offset, 2)
-        return np.clip(moved, 0, np.tile(self._shape, 2)).astype(np.float32)
+        cut = np.clip(moved, 0, np.tile(self._shape, 2)).astype(np.float32)
+        if self._flipped:
+            cut[:, [1, 3]] = self._shape[1] - cut[:, [3, 1]]
+        return cut
 
-    def _resize(self, pixels: np.ndarray, resample: Image.Resampling) -> np.ndarray:
-        # Only the part that is seen is computed, with the same pixels as cropping afterwards.
-        top, left = self._offset / self.scale
-        bottom, right = np.minimum((self._offset + self._shape) / self.scale, pixels.shape[:2])
-        height, width = self._shape.tolist()
-        resized = Image.fromarray(pixels).resize(
-            (width, height), resample, (left, top, right, bottom)
-        )
-        return np.asarray(resized)
-
-    def _pad(self, pixels: np.ndarray, fill: int | tuple[int, ...]) -> np.ndarray:
+    def _finish(self, pixels: np.ndarray, fill: int | tuple[int, ...]) -> np.ndarray:
+        """Mirrors, and pads at the bottom and right."""
+        height, width = self._shape
         padded = np.empty((self._side, self._side, *pixels.shape[2:]), np.uint8)
-        padded[:] = fill
-        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+        padded[:height, :width] = pixels[:, ::-1] if self._flipped else pixels
+        padded[height:] = fill
+        padded[:height, width:] = fill
         return padded
