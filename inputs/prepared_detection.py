@@ -74,7 +74,8 @@ class _PreparedDetection:
         objects = example["objects"]
         crowd = next((objects[key] for key in _CROWD if key in objects), None)
         annotations = []
-        for i, (ymin, xmin, ymax, xmax) in enumerate(objects["bbox"].astype(np.float64)):
+        boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)  # TFDS: a list if empty
+        for i, (ymin, xmin, ymax, xmax) in enumerate(boxes.tolist()):
             label = int(objects["label"][i])
             thing = {
                 "image_id": id,
@@ -132,6 +133,8 @@ def _image_and_objects(folder: epath.Path, features: dict[str, Any]) -> Any:
             f"{folder} is no detection set (its features: {', '.join(sorted(features))}): use one"
             " with an image and objects of bbox and label, as coco/2017."
         )
+    if (form := objects["bbox"].bbox_format.value) != "REL_YXYX":
+        raise DataError(f"{folder} has boxes in the form {form}, expected REL_YXYX.")
     check_image_feature(folder, features["image"])
     wanted = {key: objects[key] for key in (*kinds, *_CROWD, "area") if key in objects}
     chosen = {"image": features["image"], "objects": tfds.features.Sequence(wanted)}

@@ -1,6 +1,5 @@
 import hashlib
 import io
-import json
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from inputs import prepare
 from inputs.images import decode_image
 from inputs.pipeline import eval_batches
 from inputs.sources import DataError, classification_source
+from toy_tfds import LABELS, feature, record, write_tfds
 
 
 def digest(array):
@@ -267,67 +265,14 @@ def test_wrong_folders_are_explained(tmp_path):
     refused(r"cat holds no images: add some \(\.jpg, .*or remove the folder")
 
 
-# Prepared TFDS sets. TFDS needs TensorFlow to write one, so these are written by hand.
-
-TFDS_LABELS = ("ant", "bee", "cat")
-
-
-def record(image, label):
-    features = tf_feature_pb2.Features()
-    features.feature["image"].bytes_list.value.append(image)
-    features.feature["label"].int64_list.value.append(label)
-    features.feature["note"].bytes_list.value.append(b"not read")
-    return tf_example_pb2.Example(features=features).SerializeToString()
+# Prepared TFDS sets.
 
 
 def records(count, kind="PNG"):
-    return [record(encoded(photo(seed=i), kind), i % 3) for i in range(count)]
-
-
-def feature(name, module, **content):
-    return {"pythonClassName": f"tensorflow_datasets.core.features.{module}.{name}", **content}
-
-
-def write_tfds(root, splits, *, file_format="array_record", version="1.0.0", config="", **change):
-    """Writes `{split: [shard, ...]}` as `root/toy/[config/]version`; returns the folder."""
-    folder = root.joinpath(*filter(None, ("toy", config, version)))
-    folder.mkdir(parents=True)
-    infos = []
-    for split, shards in splits.items():
-        for i, shard in enumerate(shards):
-            path = folder / f"toy-{split}.{file_format}-{i:05d}-of-{len(shards):05d}"
-            if file_format == "array_record":
-                writer = ArrayRecordWriter(str(path), "group_size:1")
-                for data in shard:
-                    writer.write(data)
-                writer.close()
-            else:  # length, its checksum, data, its checksum
-                path.write_bytes(
-                    b"".join(struct.pack("<QI", len(d), 0) + d + bytes(4) for d in shard)
-                )
-        infos.append(
-            {
-                "name": split,
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "shardLengths": [str(len(shard)) for shard in shards],
-                "numBytes": "1",
-            }
-        )
-    info = {"name": "toy", "version": version, "fileFormat": file_format, "splits": infos}
-    if config:
-        info["configName"] = config
-    shape = {"dimensions": ["-1", "-1", "3"]}
-    features = {
-        "image": feature("Image", "image_feature", image={"shape": shape, "dtype": "uint8"}),
-        "label": feature("ClassLabel", "class_label_feature", classLabel={"numClasses": "3"}),
-        "note": feature("Text", "text_feature", text={}),
-    }
-    features = {key: value for key, value in (features | change).items() if value is not None}
-    tree = feature("FeaturesDict", "features_dict", featuresDict={"features": features})
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(tree))
-    (folder / "label.labels.txt").write_text("\n".join(TFDS_LABELS))
-    return folder
+    return [
+        record(image=encoded(photo(seed=i), kind), label=i % 3, note=b"not read")
+        for i in range(count)
+    ]
 
 
 def opened(tmp_path, split="train", name="toy"):
@@ -345,7 +290,7 @@ def test_prepared_set(tmp_path):
     write_tfds(tmp_path, {"train": [data[:4], data[4:7]], "test": [data[7:]]})
     train, test = opened(tmp_path), opened(tmp_path, "test")
     assert (len(train), len(test)) == (7, 3)
-    assert train.class_names == TFDS_LABELS
+    assert train.class_names == LABELS
     check_toy(train)
     check_toy(test, first=7)
     check_toy(opened(tmp_path, "train[3:5]"), first=3)
@@ -410,7 +355,8 @@ def test_sets_that_are_no_image_classification_are_refused(tmp_path):
 
 def test_damaged_records_are_named(tmp_path):
     jpeg = encoded(photo(96, 128))
-    bad = [record(jpeg[:-500], 0), record(b"", 1), b"\xff\xff", record(jpeg, -1), record(jpeg, 2)]
+    bad = [(jpeg[:-500], 0), (b"", 1), None, (jpeg, -1), (jpeg, 2)]
+    bad = [record(image=pair[0], label=pair[1]) if pair else b"\xff\xff" for pair in bad]
     folder = write_tfds(tmp_path, {"train": [bad]})
     source = opened(tmp_path)
     for index, reason in enumerate(("truncated", "is empty", "cannot be read", "has label -1")):
@@ -451,7 +397,7 @@ def test_tfrecord_sets_are_refused_with_the_command_that_rewrites_them(tmp_path,
     assert capsys.readouterr().out == f"Wrote {written}\n"
     check_toy(opened(target))
     check_toy(opened(target, "test"), first=4)
-    assert opened(target).class_names == TFDS_LABELS
+    assert opened(target).class_names == LABELS
     info = tfds.builder_from_directory(written).info
     assert info.file_format.value == ("array_record" if elsewhere else "tfrecord")
     assert prepare.main(args) == 0  # again: nothing to do, nothing broken
