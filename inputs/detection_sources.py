@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from inputs.annotations import Annotations, DetectionExample, coco_entries, from_coco
 from inputs.files import check_files, find_images, read_lines
 from inputs.images import DataError, image_size, read_image
+from inputs.sources import Source
 from inputs.splits import listed, parse_split, slice_bounds
 
 
-class DetectionSource(Protocol):
+class DetectionSource(Source, Protocol):
     """Random access to images with boxes; safe to read from many threads.
 
     `category_ids` are the original ids of the labels. `ground_truth()` has what the evaluator
@@ -21,14 +22,7 @@ class DetectionSource(Protocol):
     """
 
     @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
     def category_ids(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
     def ground_truth(self) -> dict[str, list[dict]]: ...
 
@@ -60,7 +54,8 @@ def detection_source(
       class_names: The classes that labels index, to hold an evaluation split to the training
         split's labels. Default: what the split itself has.
       channels: Of the images of the first two; files of other kinds are converted.
-      max_boxes: Images with more boxes are named and counted in a warning.
+      max_boxes: Images with more boxes are named and counted in a warning (of a TFDS set each when
+        it is first read).
       annotations: COCO: the json in `data_dir`, with `{split}` where the split's name belongs.
       images: COCO: the folder of images in `data_dir`, perhaps with `{split}`.
       scenes: Arguments of `Scenes`.
@@ -85,7 +80,7 @@ def detection_source(
         return source
     from inputs.prepared_detection import prepared_detection  # TFDS takes a second to import.
 
-    return prepared_detection(name, data_dir, split, class_names)
+    return prepared_detection(name, data_dir, split, class_names, max_boxes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

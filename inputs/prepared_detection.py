@@ -28,8 +28,8 @@ class _PreparedDetection:
     numbers differ by that little from those that its json gives.
     """
 
-    def __init__(self, records: Records):
-        self._records = records
+    def __init__(self, records: Records, max_boxes: int | None):
+        self._records, self._max_boxes = records, max_boxes
         names = tuple(records.features["objects"].feature["label"].names)
         coco = len(names) == 80 and (names[0], names[-1]) == ("person", "toothbrush")
         self.class_names = names
@@ -43,9 +43,12 @@ class _PreparedDetection:
         example = self._records[index]
         image = self._records.decode(example["image"], index)
         coco = self._coco([self._entries(index, example, image.shape[:2])])
-        # Boxes are checked whenever they are read, but unusable ones are named the first time only.
-        annotations = from_coco(coco, self._records.name, warn=index not in self._seen)
+        # Boxes are checked whenever they are read, but warned of the first time only.
+        first = index not in self._seen
         self._seen.add(index)
+        annotations = from_coco(coco, self._records.name, warn=first)
+        if first and self._max_boxes is not None:
+            annotations.warn_of_more_than(self._max_boxes, self._records.name)
         return {**annotations.example(0, image), "index": np.int32(index)}
 
     def ground_truth(self) -> dict[str, list[dict]]:
@@ -61,7 +64,6 @@ class _PreparedDetection:
 
         with ThreadPoolExecutor(8) as pool:
             coco = self._coco(pool.map(entries, range(len(self))))
-        self._seen.update(range(len(self)))
         return from_coco(coco, self._records.name)
 
     def _entries(
@@ -104,7 +106,11 @@ class _PreparedDetection:
 
 
 def prepared_detection(
-    name: str, data_dir: str | None, split: str, class_names: Sequence[str] | None
+    name: str,
+    data_dir: str | None,
+    split: str,
+    class_names: Sequence[str] | None,
+    max_boxes: int | None,
 ) -> _PreparedDetection:
     """Opens `split` of the detection set in `data_dir/name/[config/]version`.
 
@@ -112,7 +118,7 @@ def prepared_detection(
       DataError: It is not there, not in ArrayRecord form, has no images with boxes, or has other
         classes.
     """
-    source = _PreparedDetection(open_records(name, data_dir, split, _image_and_objects))
+    source = _PreparedDetection(open_records(name, data_dir, split, _image_and_objects), max_boxes)
     if class_names is not None and tuple(class_names) != source.class_names:
         raise DataError(
             f"{name} split {split!r} has classes {listed(source.class_names)}, but"
@@ -123,7 +129,7 @@ def prepared_detection(
 
 def _image_and_objects(folder: epath.Path, features: dict[str, Any]) -> Any:
     """The features we read: the image, its id, and of each object a box, a label, and more."""
-    objects = getattr(features.get("objects"), "feature", None)
+    objects: Any = getattr(features.get("objects"), "feature", None)
     kinds = {"bbox": tfds.features.BBoxFeature, "label": tfds.features.ClassLabel}
     if not isinstance(features.get("image"), tfds.features.Image) or not (
         isinstance(objects, tfds.features.FeaturesDict)

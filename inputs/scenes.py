@@ -6,12 +6,11 @@ follows from the seed and its index alone, and is drawn when it is read, in unde
 
 import functools
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
-from inputs.annotations import Annotations, from_coco
+from inputs.annotations import Annotations, DetectionExample, from_coco
 from inputs.images import DataError
 from inputs.sources import classification_source
 from inputs.splits import listed, parse_split, slice_bounds
@@ -21,19 +20,9 @@ _INK = 64  # the gray value from which a pixel belongs to its digit
 _ATTEMPTS = 20  # places that are tried for a digit before it is left out
 
 
-class Scene(TypedDict):
-    """As `DetectionExample`, without crowds, and with `mask` uint8 `[size, size]`.
+class Scene(DetectionExample):
+    """An image with boxes, and `mask` uint8 `[size, size]`: 0 is background, digit d is d + 1."""
 
-    In the mask, 0 is background and digit d is d + 1.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    area: np.ndarray
-    image_id: int
-    index: np.int32
     mask: np.ndarray
 
 

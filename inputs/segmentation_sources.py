@@ -12,6 +12,7 @@ from absl import logging
 from inputs.files import check_files, find_images, read_lines
 from inputs.images import DataError, decode_mask, image_size, read_bytes, read_image
 from inputs.joint_transforms import IGNORE
+from inputs.sources import Source
 from inputs.splits import listed, parse_split, slice_bounds
 
 
@@ -27,21 +28,14 @@ class SegmentationExample(TypedDict):
     index: np.int32
 
 
-class SegmentationSource(Protocol):
+class SegmentationSource(Source, Protocol):
     """Random access to images with masks; safe to read from many threads.
 
     No mask is larger than `max_size`, height and width.
     """
 
     @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
     def max_size(self) -> tuple[int, int]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 def segmentation_source(
