@@ -7,6 +7,7 @@ height in pixels, perhaps `area` and `iscrowd`) and `categories` (`id`, `name`).
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
@@ -158,71 +159,51 @@ def from_coco(
             f" ids {listed(map(repr, dict.fromkeys(homeless)))}: add the images or remove the"
             " annotations."
         )
-    categories = sorted(categories, key=lambda c: c["id"] if isinstance(c["id"], int) else 0)
-    category_ids = _ids(categories, f"categories of {name}")
-    names = tuple(str(category["name"]) for category in categories)
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{name} has the categories {listed(names)}: give each its own name.")
-    if class_names is not None and tuple(class_names) != names:
-        raise DataError(
-            f"{name} has classes {listed(names)}, but {listed(class_names)} are wanted: use splits"
-            " with the same categories."
-        )
+    category_ids = sorted(_ids(categories, f"categories of {name}"))
+    by_id = {category["id"]: str(category["name"]) for category in categories}
+    names = tuple(by_id[id] for id in category_ids)
+    _check_classes(names, class_names, name)
 
-    label_of = {id: label for label, id in enumerate(category_ids)}
+    # Of the images of `span`, in their order, the boxes in theirs.
     of_image = np.array([position[a["image_id"]] for a in annotations], np.int64)
+    order = np.argsort(of_image, kind="stable")
+    order = order[np.isin(of_image[order], np.arange(len(images))[span])]
+    annotations, of_image = [annotations[i] for i in order], of_image[order]
+    label_of = {id: label for label, id in enumerate(category_ids)}
     labels = np.array([label_of.get(a["category_id"], -1) for a in annotations], np.int32)
     boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
     sizes = np.array([(i["height"], i["width"]) for i in images], np.int32).reshape(-1, 2)
 
-    # Of the images of `span`, in their order, the boxes in theirs.
-    taken = np.arange(len(images))[span]
-    order = np.argsort(of_image, kind="stable")
-    order = order[np.isin(of_image[order], taken)]
-    corners = _corners(boxes[order], sizes[of_image[order]])
-    has_area = (boxes[order, 2:] > 0).all(1) & np.isfinite(boxes[order]).all(1)
-    inside = (corners[:, 2:] > corners[:, :2]).all(1)
-    known = labels[order] >= 0
-    kept = known & has_area & inside
+    corners = _corners(boxes, sizes[of_image])
+    no_area = ~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1))
+    outside = ~no_area & (corners[:, 2:] <= corners[:, :2]).any(1)
+    unknown = ~no_area & ~outside & (labels < 0)
+    kept = ~(no_area | outside | unknown)
+    if warn:
+        classes = dict.fromkeys(a["category_id"] for a in itertools.compress(annotations, unknown))
+        left_out = {
+            "of no area": no_area,
+            "outside their image": outside,
+            f"of unknown classes {listed(map(repr, classes))}": unknown,
+        }
+        # Coordinates rounded to pixels often end a little beyond the border.
+        high = boxes[:, :2] + boxes[:, 2:] - sizes[of_image, ::-1]
+        cut = kept & ((boxes[:, :2] < -1) | (high > 1)).any(1)
+        _warn(name, [images[i]["file_name"] for i in of_image], left_out, cut)
 
-    def where(mask: np.ndarray) -> str:
-        return listed(dict.fromkeys(images[of_image[i]]["file_name"] for i in order[mask]))
-
-    unknown = has_area & inside & ~known
-    classes = dict.fromkeys(annotations[i]["category_id"] for i in order[unknown])
-    reasons = {
-        "of no area": ~has_area,
-        "outside their image": has_area & ~inside,
-        f"of unknown classes {listed(map(repr, classes))}": unknown,
-    }
-    found = [f"{m.sum()} {reason} (in {where(m)})" for reason, m in reasons.items() if m.any()]
-    if found and warn:
-        logging.warning(
-            "%s: %d of %d boxes are left out: %s",
-            *(name, (~kept).sum(), len(order), "; ".join(found)),
-        )
-    # Coordinates rounded to pixels often end a little beyond the border.
-    x, y, w, h = boxes[order].T
-    height, width = sizes[of_image[order]].T
-    beyond = kept & ((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1))
-    if beyond.any() and warn:
-        logging.warning(
-            "%s: %d boxes reach beyond their image and are cut at its border (in %s)",
-            *(name, beyond.sum(), where(beyond)),
-        )
-
-    order = order[kept]
-    counts = np.bincount(of_image[order], minlength=len(images))[span]
-    areas = [annotations[i].get("area") for i in order]
-    products = boxes[order, 2] * boxes[order, 3]
+    annotations = list(itertools.compress(annotations, kept))
+    boxes, of_image = boxes[kept], of_image[kept]
+    areas = [a.get("area") for a in annotations]
+    products = boxes[:, 2] * boxes[:, 3]
+    counts = np.bincount(of_image, minlength=len(images))[span]
     return Annotations(
         image_ids=np.array(image_ids, np.int64)[span],
         file_names=[image["file_name"] for image in images[span]],
         sizes=sizes[span],
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=boxes[order],
-        labels=labels[order],
-        crowd=np.array([bool(annotations[i].get("iscrowd")) for i in order], bool),
+        boxes=boxes,
+        labels=labels[kept],
+        crowd=np.array([bool(a.get("iscrowd")) for a in annotations], bool),
         areas=np.array(
             [p if a is None else a for a, p in zip(areas, products, strict=True)], float
         ),
@@ -265,6 +246,35 @@ def _is_box(value: Any) -> bool:
         and len(value) == 4
         and all(isinstance(number, (int, float)) for number in value)
     )
+
+
+def _check_classes(names: tuple[str, ...], wanted: Sequence[str] | None, name: str) -> None:
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{name} has the categories {listed(names)}: give each its own name.")
+    if wanted is not None and tuple(wanted) != names:
+        raise DataError(
+            f"{name} has classes {listed(names)}, but {listed(wanted)} are wanted: use splits with"
+            " the same categories."
+        )
+
+
+def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.ndarray) -> None:
+    """Names and counts boxes by their masks bool `[boxes]`; `files` has the image of each box."""
+
+    def where(mask: np.ndarray) -> str:
+        return listed(dict.fromkeys(itertools.compress(files, mask)))
+
+    found = [f"{m.sum()} {reason} (in {where(m)})" for reason, m in left_out.items() if m.any()]
+    if found:
+        number = sum(mask.sum() for mask in left_out.values())
+        logging.warning(
+            "%s: %d of %d boxes are left out: %s", name, number, len(files), "; ".join(found)
+        )
+    if cut.any():
+        logging.warning(
+            "%s: %d boxes reach beyond their image and are cut at its border (in %s)",
+            *(name, cut.sum(), where(cut)),
+        )
 
 
 def _ids(entries: Iterable[dict], what: str) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from inputs.annotations import Annotations, DetectionExample, coco_entries, from_coco
-from inputs.files import check_files, find_images, read_lines
+from inputs.files import check_files, find_images, read_lines, read_listed
 from inputs.images import DataError, image_size, read_image
 from inputs.sources import Source
 from inputs.splits import listed, parse_split, slice_bounds
@@ -127,28 +127,17 @@ def _coco_json(
     split_name, selector = parse_split(split)
     path = os.path.join(root, annotations.format(split=split_name))
     folder = os.path.join(root, images.format(split=split_name))
-    coco = _load_json(path)
+    text = read_listed(path, "set config.data.annotations to the file in config.data.dir")
+    try:
+        coco = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}): copy or write it again.") from error
     entries = coco_entries(coco, "images", path)
     span = slice(*slice_bounds(split, selector, len(entries)))
     paths = [os.path.join(folder, entry["file_name"]) for entry in entries[span]]
     check_files(paths, f"images of {path} (config.data.images names their folder)")
     _fill_in_sizes(entries[span], paths)
     return _Files(paths, from_coco(coco, path, class_names=class_names, span=span), channels)
-
-
-def _load_json(path: str) -> Any:
-    try:
-        with open(path, "rb") as file:
-            return json.load(file)
-    except OSError as error:
-        folder = os.path.dirname(path)
-        there = listed(sorted(os.listdir(folder))) if os.path.isdir(folder) else "no such folder"
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}; there: {there}): set config.data.annotations"
-            " to the annotation file in config.data.dir."
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): copy or write it again.") from error
 
 
 def _voc_xml(root: str, split: str, class_names: Sequence[str] | None, channels: int) -> _Files:

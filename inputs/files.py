@@ -1,4 +1,4 @@
-"""Files that a split names: found, or named and counted where they are missing."""
+"""Files that a config or a split names: read, or named and counted where they are missing."""
 
 import os
 from collections.abc import Sequence
@@ -9,22 +9,31 @@ from inputs.splits import listed
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
+def read_listed(path: str, advice: str) -> bytes:
+    """Reads a file that the config names.
+
+    Raises:
+      DataError: it is not there; the message says what is there instead, and `advice`.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        folder = os.path.dirname(path)
+        there = listed(sorted(os.listdir(folder))) if os.path.isdir(folder) else "no such folder"
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}; there: {there}): {advice}."
+        ) from error
+
+
 def read_lines(path: str) -> list[str]:
     """The lines of a text file that are not blank, stripped.
 
     Raises:
-      DataError: it is not there, is no text, or has no lines; or a line is there twice.
+      DataError: it is not there, or has no lines; or a line is there twice.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        folder = os.path.dirname(path)
-        there = listed(sorted(os.listdir(folder))) if os.path.isdir(folder) else "no such folder"
-        raise DataError(
-            f"{path} cannot be read ({error}; there: {there}): it has to list the split's names,"
-            " one on a line."
-        ) from error
+    text = read_listed(path, "it has to list the split's names, one on a line")
+    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty: it has to list the split's names, one on a line.")
     if len(set(lines)) < len(lines):

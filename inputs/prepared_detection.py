@@ -131,15 +131,17 @@ def _image_and_objects(folder: epath.Path, features: dict[str, Any]) -> Any:
     """The features we read: the image, its id, and of each object a box, a label, and more."""
     objects: Any = getattr(features.get("objects"), "feature", None)
     kinds = {"bbox": tfds.features.BBoxFeature, "label": tfds.features.ClassLabel}
-    if not isinstance(features.get("image"), tfds.features.Image) or not (
-        isinstance(objects, tfds.features.FeaturesDict)
+    if not (
+        isinstance(features.get("image"), tfds.features.Image)
+        and isinstance(objects, tfds.features.FeaturesDict)
         and all(key in objects and isinstance(objects[key], kinds[key]) for key in kinds)
     ):
         raise DataError(
             f"{folder} is no detection set (its features: {', '.join(sorted(features))}): use one"
             " with an image and objects of bbox and label, as coco/2017."
         )
-    if (form := objects["bbox"].bbox_format.value) != "REL_YXYX":
+    form = features["objects"].feature["bbox"].bbox_format.value
+    if form != "REL_YXYX":
         raise DataError(f"{folder} has boxes in the form {form}, expected REL_YXYX.")
     check_image_feature(folder, features["image"])
     wanted = {key: objects[key] for key in (*kinds, *_CROWD, "area") if key in objects}
