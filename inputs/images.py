@@ -60,7 +60,7 @@ def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
 
 
 def decode_mask(encoded: bytes, name: str) -> np.ndarray:
-    """Decodes a mask of class indices, a gray or palette image, to integers `[height, width]`.
+    """Decodes a mask of class indices, gray or palette, to integers or bool `[height, width]`.
 
     A palette's colours are for the eye: its indices are the classes.
 
@@ -74,8 +74,7 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
                 f"{name} is a colour image ({image.mode}), where a mask has a class index in each"
                 " pixel: write it as a gray or palette PNG."
             )
-        mask = np.array(image)
-    return mask.astype(np.uint8) if mask.dtype == bool else mask
+        return np.array(image)
 
 
 def image_size(encoded: bytes | str, name: str) -> tuple[int, int]:
