@@ -199,7 +199,7 @@ def _stack(examples: Sequence[dict]) -> dict[str, np.ndarray]:
         shapes = {np.shape(value) for value in values}
         if len(shapes) > 1:
             raise DataError(
-                f"{key}s of one batch have shapes {', '.join(map(str, sorted(shapes)))}: choose a"
+                f"{key} has in one batch the shapes {', '.join(map(str, sorted(shapes)))}: choose a"
                 " transform that brings all to one size."
             )
         stacked[key] = np.stack(values)
