@@ -3,6 +3,7 @@
 Constants: the authors' public ResNet code; docs/paper.md section 3.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -26,10 +27,31 @@ STEMS = ("imagenet", "small")
 _CONV_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """BatchNorm's constants: momentum of the running statistics, and epsilon."""
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    def make(self, channels: int, *, zero_scale: bool = False, dtype, rngs) -> nnx.BatchNorm:
+        """BatchNorm of so many channels, its scale starting at 1 or at 0."""
+        return nnx.BatchNorm(
+            channels,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+
 class ConvNorm(nnx.Module):
     """Convolution without bias, then BatchNorm."""
 
-    def __init__(self, inputs, outputs, size, stride=1, *, zero_scale=False, dtype, rngs):
+    def __init__(
+        self, inputs, outputs, size, stride=1, *, zero_scale=False, norm=Norm(), dtype, rngs
+    ):
         # A strided convolution pads as much on either side whatever the input's size, where
         # SAME would pad an even input more at its end.
         padding = "SAME" if stride == 1 else [((size - 1) // 2, size // 2)] * 2
@@ -45,14 +67,7 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
-            outputs,
-            momentum=0.9,
-            epsilon=1e-5,
-            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.norm = norm.make(outputs, zero_scale=zero_scale, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, train):
         return self.norm(self.conv(x), use_running_average=not train)
@@ -65,7 +80,7 @@ class Block(nnx.Module):
     on the skip, identity or projection; none after the sum.
     """
 
-    def __init__(self, inputs, filters, stride, bottleneck, *, name, plan, dtype, rngs):
+    def __init__(self, inputs, filters, stride, bottleneck, *, name, plan, norm, dtype, rngs):
         if bottleneck:
             outputs = 4 * filters
             shapes = [(filters, 1, 1), (filters, 3, stride), (outputs, 1, 1)]
@@ -73,7 +88,7 @@ class Block(nnx.Module):
             outputs = filters
             shapes = [(filters, 3, stride), (filters, 3, 1)]
 
-        conv_norm = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
+        conv_norm = functools.partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
         projected = stride != 1 or inputs != outputs
         self.project = nnx.data(conv_norm(inputs, outputs, 1, stride) if projected else None)
         self.skip_site = nnx.static(plan.site(f"{name}.skip", "skip"))
@@ -108,15 +123,20 @@ class ResNet(nnx.Module):
 
     Args:
       depth: a key of `DEPTHS`.
-      num_classes: size of the logits.
+      num_classes: size of the logits; None for a backbone, which has none.
       in_channels: channels of the images.
       stem: "imagenet" (7x7 at stride 2, 3x3 max pool at stride 2), or "small" for images of 28 to
         64 pixels (3x3, no pool).
       stem_stride: stride of the small stem.
       width_multiplier: on the 64 filters of the first group, and so on every other width.
       drop: what is dropped, and where.
+      plan: of the network that this is the backbone of, which then checks it; instead of `drop`.
+      norm: BatchNorm's constants.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
       rngs: the stream `params`.
+
+    Attributes:
+      features: (name, stride, channels) of `group1` .. `group4`.
 
     Raises:
       ValueError: an argument out of range, or a place of `drop` that matches no site.
@@ -125,13 +145,15 @@ class ResNet(nnx.Module):
     def __init__(
         self,
         depth: int,
-        num_classes: int,
+        num_classes: int | None,
         *,
         in_channels: int = 3,
         stem: str = "imagenet",
         stem_stride: int = 1,
         width_multiplier: float = 1.0,
         drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
+        plan: dropping.SitePlan | None = None,
+        norm: Norm = Norm(),
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -145,13 +167,16 @@ class ResNet(nnx.Module):
         if width < 1:
             raise ValueError(f"width_multiplier must leave a channel, got {width_multiplier}")
         blocks, bottleneck = DEPTHS[depth]
-        self.drop = nnx.static(drop)
+        outer_plan, plan = plan, plan or dropping.SitePlan(drop)
+        self.drop = nnx.static(plan.drop)
         self.pool = stem == "imagenet"
         stem_size, stem_stride = (7, 2) if stem == "imagenet" else (3, stem_stride)
-        self.stem = ConvNorm(in_channels, width, stem_size, stem_stride, dtype=dtype, rngs=rngs)
+        self.stem = ConvNorm(
+            in_channels, width, stem_size, stem_stride, norm=norm, dtype=dtype, rngs=rngs
+        )
 
-        plan = dropping.SitePlan(drop)
-        groups, channels = {}, width
+        stride = 2 * stem_stride if self.pool else stem_stride
+        features, groups, channels = [], {}, width
         for group, count in enumerate(blocks, start=1):
             members = {}
             for number in range(1, count + 1):
@@ -162,20 +187,28 @@ class ResNet(nnx.Module):
                     bottleneck=bottleneck,
                     name=f"group{group}.block{number}",
                     plan=plan,
+                    norm=norm,
                     dtype=dtype,
                     rngs=rngs,
                 )
                 members[f"block{number}"] = block
                 channels = block.outputs
             groups[f"group{group}"] = nnx.Dict(members)
-        plan.check()
+            features.append((f"group{group}", stride * 2 ** (group - 1), channels))
+        if outer_plan is None:
+            plan.check()
         self.groups = nnx.Dict(groups)
-        self.head = nnx.Linear(
-            channels,
-            num_classes,
-            kernel_init=nnx.initializers.normal(0.01),
-            dtype=jnp.float32,
-            rngs=rngs,
+        self.features = nnx.static(tuple(features))
+        self.head = nnx.data(
+            None
+            if num_classes is None
+            else nnx.Linear(
+                channels,
+                num_classes,
+                kernel_init=nnx.initializers.normal(0.01),
+                dtype=jnp.float32,
+                rngs=rngs,
+            )
         )
 
     def __call__(
@@ -193,7 +226,7 @@ class ResNet(nnx.Module):
         Returns:
           `stem`, `group1` .. `group4`: features `[batch, height, width, channels]`, each at its
             own stride;
-          `logits`: float32 `[batch, num_classes]`;
+          `logits`: float32 `[batch, num_classes]`, where the network has them;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`;
           `expected`: the expectations beside it, see `dropping.report`.
 
@@ -208,9 +241,10 @@ class ResNet(nnx.Module):
         out["stem"] = x
         reports = {}
         for name, blocks in self.groups.items():
-            for block in blocks.values():
-                x, sites = block(x, train, keep_prob, rng)
+            for number in range(1, len(blocks) + 1):  # a merged nnx.Dict has 10 before 2
+                x, sites = blocks[f"block{number}"](x, train, keep_prob, rng)
                 reports |= sites
             out[name] = x
-        out["logits"] = self.head(x.astype(jnp.float32).mean((1, 2)))
+        if self.head is not None:
+            out["logits"] = self.head(x.astype(jnp.float32).mean((1, 2)))
         return out | dropping.report(reports)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from models.dropping import Drop
-from models.resnet import ConvNorm, ResNet
+from models.resnet import ConvNorm, Norm, ResNet
 
 NO_DROP = Drop()
 DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
@@ -154,6 +154,31 @@ def test_padding_of_strided_convolutions_is_fixed(size, stride, side):
         ]
     )
     np.testing.assert_allclose(layer.conv(x)[0], literal, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_keep_their_order_when_merged():
+    # A merged nnx.Dict has "block10" before "block2"; the 23 blocks of group 3 must not.
+    order = []
+
+    def forward(x, key):
+        model = small(depth=101, drop=DROP)
+        model = nnx.merge(*nnx.split(model))
+        order.extend(model(x, train=False, rng=key)["kept"])
+
+    jax.eval_shape(forward, jnp.ones((1, 28, 28, 1)), jax.random.key(0))
+    names = [name for name in order if name.startswith("group3") and name.endswith(".skip")]
+    assert names == [f"group3.block{number}.skip" for number in range(1, 24)]
+
+
+def test_a_backbone_has_no_head_and_other_constants():
+    norm = Norm(momentum=0.997, epsilon=1e-4)
+    model = nnx.eval_shape(lambda: small(classes=None, norm=norm))
+    norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
+    assert {(bn.momentum, bn.epsilon) for bn in norms} == {(0.997, 1e-4)}
+    assert model.head is None
+    groups = zip((1, 2, 3, 4), (1, 2, 4, 8), (4, 8, 16, 32), strict=True)
+    assert model.features == tuple((f"group{g}", stride, width) for g, stride, width in groups)
+    assert nnx.eval_shape(make).features[0] == ("group1", 4, 64)
 
 
 def test_dropping_needs_a_key_and_only_a_key(key):

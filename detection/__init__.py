@@ -1,0 +1,1 @@
+"""Anchors, box codes, matching, losses, decoding, AP: functions of arrays, one file each."""
