@@ -3,6 +3,8 @@
 Constants: the authors' public AmoebaNet code; docs/paper.md section 4.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +12,7 @@ from flax import nnx
 from dropblock import checks
 from models import dropping
 from models.cell_tables import Cells
-from models.cells import INIT, Cell, Dropping, Feature, Kernel, Stage
+from models.cells import INIT, Cell, Dropping, Feature, Kernel, Keys, Stage
 
 STEMS = ("imagenet", "small")
 _STEM_FILTERS = 32
@@ -107,6 +109,7 @@ class AmoebaNet(nnx.Module):
         for name, value in (("cells_per_stack", cells_per_stack), ("stem_stride", stem_stride)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        keys: Any = Keys(rngs.params())
         self.drop = nnx.static(drop)
         self.head_site = nnx.static(
             dropping.Site("head", _HEAD, 1.0, dropping.Drop("dropout", {"head": 1.0}))
@@ -125,7 +128,7 @@ class AmoebaNet(nnx.Module):
             padding="VALID" if stem == "imagenet" else "SAME",
             site=None,
             dtype=dtype,
-            rngs=rngs,
+            rngs=keys,
         )
         plan = dropping.SitePlan(drop)
         paths = dropping.SitePlan(dropping.Drop("drop_path", {"path": 1.0}))
@@ -142,7 +145,7 @@ class AmoebaNet(nnx.Module):
                 plan=plan,
                 paths=paths,
                 dtype=dtype,
-                rngs=rngs,
+                rngs=keys,
             )
             previous, current = current, built[name].output
         plan.check()
@@ -152,10 +155,10 @@ class AmoebaNet(nnx.Module):
         channels, halvings = built[self.aux_cell].output
         size = -(-size // 2**halvings)
         self.aux = nnx.data(
-            AuxiliaryHead(channels, size, num_classes, dtype=dtype, rngs=rngs) if aux_head else None
+            AuxiliaryHead(channels, size, num_classes, dtype=dtype, rngs=keys) if aux_head else None
         )
         self.head = nnx.Linear(
-            current.channels, num_classes, kernel_init=INIT, dtype=jnp.float32, rngs=rngs
+            current.channels, num_classes, kernel_init=INIT, dtype=jnp.float32, rngs=keys
         )
 
     def __call__(
@@ -196,7 +199,10 @@ class AmoebaNet(nnx.Module):
             raise ValueError("rng must be a JAX key: train=True with dropout or dropped paths")
         path_rng = jax.random.fold_in(rng, _PATHS) if paths and rng is not None else None
         drops = Dropping(keep_prob, path_keep_prob, rng, path_rng)
-        call = nnx.remat(Cell.__call__, static_argnums=3) if self.remat else Cell.__call__
+        # Each cell is traced by itself in either case: BatchNorm's updates cost a walk over all that
+        # has been traced with them (jax 0.10), minutes for the whole network.
+        transform = nnx.remat if self.remat else nnx.jit
+        call = transform(Cell.__call__, static_argnums=3)
 
         previous, (current, reports) = None, self.stem(x, train, drops)
         out = {"stem": current}

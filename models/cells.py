@@ -20,6 +20,23 @@ INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 _DEPTHWISE_INIT = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
+class Keys:
+    """Gives what `nnx.Rngs` gives for parameters, but counts in Python.
+
+    `nnx.Rngs` counts in a variable. Traced, each count costs a walk over all that has been traced
+    (jax 0.10): half a minute for a large network.
+    """
+
+    def __init__(self, key: jax.Array):
+        self._key = key
+        self._count = 0
+
+    def params(self) -> jax.Array:
+        """The next key."""
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count)
+
+
 class Kernel(NamedTuple):
     """One convolution without bias."""
 
