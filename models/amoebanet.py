@@ -188,7 +188,7 @@ class AmoebaNet(nnx.Module):
           `logits`: float32 `[batch, num_classes]`; in training `aux_logits` too;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`; "head"
             is the dropout before the last layer, "path.<site>" is ScheduledDropPath;
-          `expected`: the expectations beside it, see `dropping.report`.
+          `expected`, `maps`: what belongs to it, see `dropping.report`.
 
         Raises:
           ValueError: `train=True` and no key, where something should be dropped.
