@@ -150,6 +150,7 @@ class AmoebaNet(nnx.Module):
             previous, current = current, built[name].output
         plan.check()
         self.cells = nnx.Dict(built)
+        self.order = nnx.static(tuple(built))  # nnx.merge sorts what a Dict holds
 
         self.aux_cell = f"cell{2 * cells_per_stack - 1}"
         channels, halvings = built[self.aux_cell].output
@@ -199,14 +200,16 @@ class AmoebaNet(nnx.Module):
             raise ValueError("rng must be a JAX key: train=True with dropout or dropped paths")
         path_rng = jax.random.fold_in(rng, _PATHS) if paths and rng is not None else None
         drops = Dropping(keep_prob, path_keep_prob, rng, path_rng)
-        # Each cell is traced by itself in either case: BatchNorm's updates cost a walk over all that
-        # has been traced with them (jax 0.10), minutes for the whole network.
-        transform = nnx.remat if self.remat else nnx.jit
-        call = transform(Cell.__call__, static_argnums=3)
+        call = Cell.__call__
+        if train:
+            # Each cell is traced by itself in either case: an update of BatchNorm costs a walk over
+            # all that has been traced with it (jax 0.10), minutes for all cells at once.
+            call = (nnx.remat if self.remat else nnx.jit)(call, static_argnums=3)
 
         previous, (current, reports) = None, self.stem(x, train, drops)
         out = {"stem": current}
-        for name, cell in self.cells.items():
+        for name in self.order:
+            cell = self.cells[name]
             previous, (current, report) = current, call(cell, current, previous, train, drops)
             out[name] = current
             reports |= report

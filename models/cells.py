@@ -12,6 +12,7 @@ from flax import nnx
 
 from models import dropping
 from models.cell_tables import Table
+from models.convolution import conv_general_dilated
 
 # TensorFlow contrib's variance_scaling_initializer(mode="FAN_OUT"): factor 2, truncated normal.
 INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -99,6 +100,7 @@ class Stage(nnx.Module):
                 feature_group_count=inputs if kernel.depthwise else 1,
                 use_bias=False,
                 kernel_init=_DEPTHWISE_INIT if kernel.depthwise else INIT,
+                conv_general_dilated=conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )

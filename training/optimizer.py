@@ -117,19 +117,16 @@ def make_optimizer(optimizer, decayed) -> optax.GradientTransformationExtraArgs:
         # The L2 term is part of the loss, so it is part of what is clipped.
         optax.add_decayed_weights(optimizer.weight_decay, decayed),
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        *{
-            "sgd": lambda: (momentum, _descend()),
-            "rmsprop": lambda: (
-                optax.scale_by_rms(
-                    optimizer.rms_decay,
-                    optimizer.rms_epsilon,
-                    initial_scale=1.0,
-                    eps_in_sqrt=True,
-                ),
-                _descend(),
-                momentum,
+        # TensorFlow's momentum has the rate outside, its RMSProp inside.
+        optax.chain(momentum, _descend())
+        if optimizer.name == "sgd"
+        else optax.chain(
+            optax.scale_by_rms(
+                optimizer.rms_decay, optimizer.rms_epsilon, initial_scale=1.0, eps_in_sqrt=True
             ),
-        }[optimizer.name](),
+            _descend(),
+            momentum,
+        ),
     )
 
 

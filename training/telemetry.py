@@ -83,7 +83,9 @@ def flat(metrics: dict, task) -> dict[str, float]:
     record = {f"train/{name}": value for name, value in task.summarize(metrics["sums"]).items()}
     record |= {
         "train/grad_norm": float(metrics["grad_norm"]),
-        "sched/learning_rate": float(metrics["learning_rate"]),
-        "sched/keep_prob": float(metrics["keep_prob"]),
+    }
+    record |= {
+        f"sched/{name}": float(metrics[name])
+        for name in ("learning_rate", "keep_prob", *task.own_keep_probs)
     }
     return record | place_means(metrics["sites"], task.drop.place_of)
