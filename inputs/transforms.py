@@ -1,4 +1,4 @@
-"""Crops, flips, resizes and Cutout: uint8 `[height, width, channels]` in and out.
+"""Crops, flips, resizes, colours and Cutout: uint8 `[height, width, channels]` in and out.
 
 Random ones draw from the generator they are given and from nothing else. Normalisation is the
 model's first operation, on the device: uint8 is a quarter of the bytes to move there.
@@ -15,7 +15,7 @@ from inputs.autoaugment import autoaugment as distort
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 ExampleTransform = Callable[[Mapping[str, Any], np.random.Generator], dict[str, Any]]
 
-KINDS = ("imagenet", "small", "none")
+KINDS = ("imagenet", "inception", "small", "none")
 
 
 def make_transform(
@@ -33,8 +33,9 @@ def make_transform(
 
     Args:
       kind: "imagenet": training takes a random-resized crop, evaluation the central crop.
-        "small": resized only where the size differs; training then pads and crops. "none": the
-        image as it is.
+        "inception": the same with crops of its own, then a distortion of the colours; evaluation
+        takes the central part of both sides. "small": resized only where the size differs;
+        training then pads and crops. "none": the image as it is.
       image_size: Height and width of the result.
       train: Whether to augment.
       crop_padding: Pixels of padding on each side for "small".
@@ -54,6 +55,13 @@ def make_transform(
     def imagenet_eval(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return central_crop(image, image_size)
 
+    def inception_train(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = inception_crop(image, rng, image_size)
+        return distort_colors(random_flip(image, rng) if flip else image, rng)
+
+    def inception_eval(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return central_part(image, image_size)
+
     def small_train(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = pad_and_crop(resize(image, image_size), rng, crop_padding)
         return random_flip(image, rng) if flip else image
@@ -64,15 +72,20 @@ def make_transform(
     def unchanged(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return image
 
+    training, evaluation = {
+        "imagenet": (imagenet_train, imagenet_eval),
+        "inception": (inception_train, inception_eval),
+        "small": (small_train, small_eval),
+        "none": (unchanged, unchanged),
+    }[kind]
     if not train:
-        return {"imagenet": imagenet_eval, "small": small_eval, "none": unchanged}[kind]
-    recipe = {"imagenet": imagenet_train, "small": small_train, "none": unchanged}[kind]
+        return evaluation
     square = round(cutout * image_size)
     if autoaugment == "none" and square == 0:
-        return recipe
+        return training
 
     def augmented(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = recipe(image, rng)
+        image = training(image, rng)
         if autoaugment != "none":
             image = distort(image, rng, autoaugment, fill)
         return cut_out(image, rng, square, fill) if square else image
@@ -107,15 +120,45 @@ def random_resized_crop(
     authors' code, after `attempts` failures, or for a box that is the whole image, the central crop
     is taken instead.
     """
+    box = _covering_box(image, rng, area, aspect, attempts, min_covered)
+    return central_crop(image, size) if box is None else resize(image[box], size)
+
+
+def inception_crop(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Takes a random box and resizes it to `[size, size, channels]`, bilinear.
+
+    Inception's, with the arguments of the authors' AmoebaNet code: boxes as in
+    `random_resized_crop` but of at least a tenth of the image, and the whole image where all
+    attempts fail. Source: docs/paper.md section 4.
+    """
+    box = _covering_box(
+        image, rng, area=(0.1, 1.0), aspect=(3 / 4, 4 / 3), attempts=100, min_covered=0.1
+    )
+    return resize(image if box is None else image[box], size, Image.Resampling.BILINEAR)
+
+
+def central_part(image: np.ndarray, size: int, fraction: float = 0.875) -> np.ndarray:
+    """Resizes the central `fraction` of both sides to `[size, size, channels]`, bilinear.
+
+    Inception's evaluation: the aspect is not kept. Source: docs/paper.md section 4.
+    """
     height, width = image.shape[:2]
-    for _ in range(attempts):
-        box = _random_box(height, width, rng, area, aspect)
-        if box is not None and box[2] * box[3] >= min_covered * height * width:
-            top, left, rows, columns = box
-            if (rows, columns) == (height, width):
-                break
-            return resize(image[top : top + rows, left : left + columns], size)
-    return central_crop(image, size)
+    top, left = int((height - height * fraction) / 2), int((width - width * fraction) / 2)
+    part = image[top : height - top, left : width - left]
+    return resize(part, size, Image.Resampling.BILINEAR)
+
+
+def distort_colors(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shifts luma and chroma: the fast colour distortion of the authors' AmoebaNet code.
+
+    Luma by up to 32 of 255, and the two chromas of YCbCr by up to a tenth of the range; luma alone
+    where the image is not RGB. Source: docs/paper.md section 4.
+    """
+    luma = rng.uniform(-32, 32)
+    blue, red = rng.uniform(-25.5, 25.5, size=2)
+    shift = np.array([1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue])
+    shift = luma + (shift if image.shape[2] == 3 else 0.0)
+    return np.clip(np.rint(image + shift), 0, 255).astype(np.uint8)
 
 
 def central_crop(image: np.ndarray, size: int, fraction: float = 0.875) -> np.ndarray:
@@ -159,18 +202,45 @@ def cut_out(
     return image
 
 
-def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Resizes to `size` (one side, or height and width): bicubic, antialiased when it shrinks.
+def resize(
+    image: np.ndarray,
+    size: int | tuple[int, int],
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """Resizes to `size` (one side, or height and width), antialiased when it shrinks.
 
-    The authors' TensorFlow 1 bicubic is not antialiased; the quality is why ours is.
+    The authors' TensorFlow 1 does not antialias; the quality is why we do.
     """
     height, width = (size, size) if isinstance(size, int) else size
     channels = image.shape[2]
     if image.shape[:2] == (height, width):
         return image
     pixels = Image.fromarray(image[..., 0] if channels == 1 else image)
-    resized = pixels.resize((width, height), Image.Resampling.BICUBIC)
+    resized = pixels.resize((width, height), resampling)
     return np.asarray(resized).reshape(height, width, channels)
+
+
+def _covering_box(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    attempts: int,
+    min_covered: float,
+) -> tuple[slice, slice] | None:
+    """Rows and columns of a box of at least `min_covered`; None after `attempts` failures.
+
+    And for the box that is the whole image, which stands for a failure in TensorFlow.
+    """
+    height, width = image.shape[:2]
+    for _ in range(attempts):
+        box = _random_box(height, width, rng, area, aspect)
+        if box is not None and box[2] * box[3] >= min_covered * height * width:
+            top, left, rows, columns = box
+            if (rows, columns) == (height, width):
+                return None
+            return slice(top, top + rows), slice(left, left + columns)
+    return None
 
 
 def _random_box(

@@ -122,7 +122,15 @@ class Site:
                 "drop_path": batch,
             }[drop.kind]
             expected, seeds = keep_prob, (1.0 - keep_prob) * draws
-        return x, {self.name: SiteReport(kept, expected, seeds)}
+        return x, {self.name: SiteReport(kept, expected, seeds, MapShape(tuple(spatial)))}
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class MapShape:
+    """Height and width of what a site sees; a pytree without leaves, so it costs nothing."""
+
+    shape: tuple[int, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -134,11 +142,13 @@ class SiteReport:
       kept: float32 `[batch]`, the fraction of each example really kept.
       expected: float32 scalar, the expectation of `kept`.
       seeds: float32 scalar, the expected number of seeds (or drops) in the batch.
+      map_shape: of the site's input.
     """
 
     kept: jax.Array
     expected: Any
     seeds: Any
+    map_shape: MapShape
 
 
 class SitePlan:
@@ -194,13 +204,15 @@ def report(reports: dict[str, SiteReport]) -> dict[str, dict]:
 
     Returns:
       `kept`: `{site: float32 [batch]}`, the fraction of each example really kept;
-      `expected`: `{site: {"kept", "seeds"}}`, scalars, see `SiteReport`.
+      `expected`: `{site: {"kept", "seeds"}}`, scalars, see `SiteReport`;
+      `maps`: `{site: MapShape}`, for --dry_run.
     """
     return {
         "kept": {name: site.kept for name, site in reports.items()},
         "expected": {
             name: {"kept": site.expected, "seeds": site.seeds} for name, site in reports.items()
         },
+        "maps": {name: site.map_shape for name, site in reports.items()},
     }
 
 

@@ -228,7 +228,7 @@ class ResNet(nnx.Module):
             own stride;
           `logits`: float32 `[batch, num_classes]`, where the network has them;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`;
-          `expected`: the expectations beside it, see `dropping.report`.
+          `expected`, `maps`: what belongs to it, see `dropping.report`.
 
         Raises:
           ValueError: `train=True` with a drop kind and no key.

@@ -12,6 +12,8 @@ from flax import nnx
 
 from dropblock import checks
 from inputs import autoaugment, pipeline, sources, transforms
+from models.amoebanet import AmoebaNet
+from models.cell_tables import CELLS
 from models.resnet import ResNet
 from tasks.drop import make_drop
 
@@ -26,6 +28,8 @@ class Classification:
       class_names: what labels index.
       missing: what is missing of the data, or None.
       drops: whether the model drops anything.
+      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
+        argument, the value at the end of training.
     """
 
     best_metric = "top1"
@@ -45,7 +49,10 @@ class Classification:
         """
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
-        data = config.data
+        if config.aux_weight < 0:
+            raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
+        data, model = config.data, config.model
+        checks.choice("model.name", model.name, tuple(_MODELS))
         checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
         checks.choice("data.augment", data.augment, transforms.KINDS)
         checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
@@ -67,6 +74,13 @@ class Classification:
         self.config = config
         self.drop = make_drop(config.drop)
         self.drops = self.drop.kind != "none"
+        self.own_keep_probs = {}
+        if model.name == "amoebanet":
+            for name in ("head_keep_prob", "path_keep_prob"):
+                checks.probability(f"model.{name}", model[name])
+                self.drops |= model[name] < 1
+            if model.path_keep_prob < 1:
+                self.own_keep_probs["path_keep_prob"] = model.path_keep_prob
         self.missing = None
         self._train_transform, self._eval_transform = (
             transforms.make_transform(
@@ -187,15 +201,15 @@ class Classification:
 
     # --- Model and loss.
 
-    def make_model(self, rngs: nnx.Rngs) -> ResNet:
+    def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The network that `config.model.name` names."""
         model = self.config.model
-        return ResNet(
-            model.depth,
+        return _MODELS[model.name](
+            self.config,
             len(self.class_names),
             in_channels=self.config.data.channels,
             stem=model.stem,
             stem_stride=model.stem_stride,
-            width_multiplier=model.width_multiplier,
             drop=self.drop,
             dtype=jnp.dtype(self.config.dtype),
             rngs=rngs,
@@ -208,14 +222,21 @@ class Classification:
         return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
 
     def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict]:
-        """Mean softmax cross-entropy with smoothed labels, and the metrics' sums."""
+        """Mean softmax cross-entropy with smoothed labels, and the metrics' sums.
+
+        That of the auxiliary head, where there is one, is added with its weight; it is no metric.
+        """
         logits, labels = out["logits"], batch["label"]
         targets = optax.smooth_labels(
             jax.nn.one_hot(labels, logits.shape[-1]), self.config.label_smoothing
         )
         losses = optax.softmax_cross_entropy(logits, targets)
         weights = jnp.ones_like(losses)
-        return losses.mean(), _sums(losses, logits, labels, weights)
+        loss = losses.mean()
+        if "aux_logits" in out:
+            aux = optax.softmax_cross_entropy(out["aux_logits"], targets)
+            loss += self.config.aux_weight * aux.mean()
+        return loss, _sums(losses, logits, labels, weights)
 
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
         """What is evaluated and drawn: `logits` `[batch, classes]`."""
@@ -258,6 +279,30 @@ class Classification:
                 title += f" ({self.class_names[label]})"
             axis.set_title(title, fontsize=8, color="black" if right else "red")
         return figure
+
+
+def _resnet(config, num_classes: int, **common) -> ResNet:
+    model = config.model
+    return ResNet(model.depth, num_classes, width_multiplier=model.width_multiplier, **common)
+
+
+def _amoebanet(config, num_classes: int, **common) -> AmoebaNet:
+    model = config.model
+    checks.choice("model.cells", model.cells, tuple(CELLS))
+    return AmoebaNet(
+        CELLS[model.cells],
+        model.cells_per_stack,
+        model.filters,
+        num_classes,
+        image_size=config.data.image_size,
+        aux_head=config.aux_weight > 0,
+        head_keep_prob=model.head_keep_prob,
+        remat=model.remat,
+        **common,
+    )
+
+
+_MODELS = {"resnet": _resnet, "amoebanet": _amoebanet}
 
 
 def _sums(losses, logits, labels, weights) -> dict:

@@ -29,6 +29,9 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
     print(parameter_overview.get_parameter_overview(state["params"], include_stats=False))
     count = sum(x.size for x in jax.tree.leaves(state["params"]))
     print(f"parameters: {count:,}")
+    if "aux" in state["params"]:
+        aux = sum(x.size for x in jax.tree.leaves(state["params"]["aux"]))
+        print(f"parameters without the auxiliary head: {count - aux:,}")
     for name, part in state.items():
         print(f"bytes of {name}: {_bytes(part):,}")
     print(f"bytes of state: {_bytes(state):,}")
@@ -64,22 +67,30 @@ def _bytes(tree) -> int:
 
 
 def _print_sites(plan: Plan, state, batch):
-    """How many drop sites each place has, as a trace of the network finds them."""
+    """The drop sites and the maps they see, as a trace of the network finds them."""
 
-    def kept(state, batch, key):
+    def maps(state, batch, key):
         out, _ = plan.network.apply(
             state["params"],
             state["batch_stats"],
             plan.task.inputs(batch),
             train=True,
             rng=key if plan.task.drops else None,
+            **{name: schedule(state["step"]) for name, schedule in plan.own_keep_probs.items()},
         )
-        return out["kept"]
+        return out["maps"]
 
-    sites = jax.eval_shape(kept, state, batch, jax.random.key(0))
-    places = collections.Counter(map(plan.task.drop.place_of, sites))
-    listed = "".join(f", {place}: {count}" for place, count in sorted(places.items()))
-    print(f"\n{plan.config.drop.kind} sites: {len(sites)}{listed}")
+    sites = jax.eval_shape(maps, state, batch, jax.random.key(0))
+    places = collections.defaultdict(list)
+    for site in sites:
+        places[plan.task.drop.place_of(site)].append(site)
+    own = places.pop(None, [])
+    listed = "".join(f", {place}: {len(places[place])}" for place in sorted(places))
+    print(f"\n{plan.config.drop.kind} sites: {len(sites) - len(own)}{listed}")
+    if own:
+        print(f"{len(own)} sites of the network's own besides")
+    for site, seen in sites.items():
+        print(f"  {site}: {' x '.join(map(str, seen.shape)) or 'no map'}")
 
 
 def _print_schedules(plan: Plan):
@@ -99,6 +110,7 @@ def _print_schedules(plan: Plan):
         places = ", ".join(
             f"{place} {1 - factor * (1 - keep_prob):.4f}"
             for place, factor in plan.task.drop.places
-            if factor
+            if factor and plan.task.drop.kind != "none"
         )
-        print(f"  step {step:,}: {keep_prob:.4f}" + (f" ({places})" if plan.task.drops else ""))
+        own = "".join(f", {name} {kept(step):.4f}" for name, kept in plan.own_keep_probs.items())
+        print(f"  step {step:,}: {keep_prob:.4f}" + (f" ({places})" if places else "") + own)

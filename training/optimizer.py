@@ -1,9 +1,13 @@
 """Learning rate and optimizer, from optax's parts."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
+from dropblock import checks
+
 KINDS = ("step", "cosine", "exponential", "constant")
+NAMES = ("sgd", "rmsprop")
 
 
 def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, total_steps: int):
@@ -71,21 +75,32 @@ def _after(start, schedule):
     return lambda step: schedule(jnp.maximum(step - start, 0))
 
 
-def make_optimizer(optimizer, decayed) -> optax.GradientTransformation:
-    """SGD with momentum; weight decay is an L2 term in the gradient, as in the authors' loss.
+def make_optimizer(optimizer, decayed) -> optax.GradientTransformationExtraArgs:
+    """SGD with momentum, or RMSProp as TensorFlow's; weight decay is an L2 term in the gradient.
 
-    Its updates are for a learning rate of 1: the step multiplies them by the schedule's at
-    `state.step`, so that the rate it logs is the one that acts (optax would count for itself).
+        sgd:      m <- momentum m + g            p <- p - rate m   (or, Nesterov, g + momentum m)
+        rmsprop:  s <- decay s + (1 - decay) g^2, from s = 1
+                  m <- momentum m + rate g / sqrt(s + epsilon)     p <- p - m
+
+    Its update takes the `learning_rate`, from the schedule at `state.step`, so that the rate that
+    is logged is the one that acts (optax would count for itself).
 
     Args:
       optimizer: `config.optimizer`.
-      decayed: pytree of bool like the parameters: which of them decay.
+      decayed: pytree of bool like the parameters: which of them decay. `decay_biases` False spares
+        those called "bias".
 
     Raises:
       ValueError: a field out of range.
+
+    Source: docs/paper.md sections 3.2 and 4.
     """
-    if not 0.0 <= optimizer.momentum < 1.0:
-        raise ValueError(f"optimizer.momentum must be in [0, 1), got {optimizer.momentum}")
+    checks.choice("optimizer.name", optimizer.name, NAMES)
+    for name in ("momentum", "rms_decay"):
+        if not 0.0 <= optimizer[name] < 1.0:
+            raise ValueError(f"optimizer.{name} must be in [0, 1), got {optimizer[name]}")
+    if optimizer.rms_epsilon <= 0:
+        raise ValueError(f"optimizer.rms_epsilon must be positive, got {optimizer.rms_epsilon}")
     if optimizer.weight_decay < 0:
         raise ValueError(
             f"optimizer.weight_decay must not be negative, got {optimizer.weight_decay}"
@@ -93,9 +108,32 @@ def make_optimizer(optimizer, decayed) -> optax.GradientTransformation:
     clip = optimizer.clip_norm
     if clip is not None and clip <= 0:
         raise ValueError(f"optimizer.clip_norm must be positive or None, got {clip}")
+    if not optimizer.decay_biases:
+        decayed = jax.tree_util.tree_map_with_path(
+            lambda path, decays: decays and path[-1].key != "bias", decayed
+        )
+    momentum = optax.trace(optimizer.momentum, optimizer.nesterov)
     return optax.chain(
         # The L2 term is part of the loss, so it is part of what is clipped.
         optax.add_decayed_weights(optimizer.weight_decay, decayed),
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        optax.sgd(1.0, optimizer.momentum, optimizer.nesterov),
+        # TensorFlow's momentum has the rate outside, its RMSProp inside.
+        optax.chain(momentum, _descend())
+        if optimizer.name == "sgd"
+        else optax.chain(
+            optax.scale_by_rms(
+                optimizer.rms_decay, optimizer.rms_epsilon, initial_scale=1.0, eps_in_sqrt=True
+            ),
+            _descend(),
+            momentum,
+        ),
     )
+
+
+def _descend() -> optax.GradientTransformationExtraArgs:
+    """Times -learning_rate, which is given to each update."""
+
+    def update(updates, state, params=None, *, learning_rate, **_):
+        return jax.tree.map(lambda update: -learning_rate * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

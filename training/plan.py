@@ -25,17 +25,19 @@ class Plan:
       config: see `configs/defaults.py`.
       task: what `config.task` names.
       network: the model by shape, and its pure functions.
-      optimizer: an optax transformation, for a learning rate of 1.
+      optimizer: an optax transformation whose update takes the `learning_rate`.
       learning_rate, keep_prob: pure functions of the step; keep_prob before the places' factors.
+      own_keep_probs: of what the network drops besides, by the name of its argument.
       steps_per_epoch, total_steps: lengths.
     """
 
     config: Any
     task: Any
     network: state_lib.Network
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     learning_rate: Callable
     keep_prob: Callable
+    own_keep_probs: dict[str, Callable]
     steps_per_epoch: int
     total_steps: int
 
@@ -53,6 +55,7 @@ class Plan:
             self.optimizer,
             learning_rate=self.learning_rate,
             keep_prob=self.keep_prob,
+            own_keep_probs=self.own_keep_probs,
             accumulate=self.config.accumulate,
             ema_decay=self.config.ema_decay,
         )
@@ -95,8 +98,12 @@ def make_plan(config: Any, make_task: Callable) -> Plan:
         checks.choice("drop.schedule", config.drop.schedule, SCHEDULES)
         if config.seed < 0:
             raise ConfigError(f"seed must not be negative, got {config.seed}")
-        target = config.drop.keep_prob if task.drops else 1.0
+        target = config.drop.keep_prob if task.drop.kind != "none" else 1.0
         keep_prob = keep_prob_schedule(target, total_steps, config.drop.schedule)
+        own_keep_probs = {
+            name: keep_prob_schedule(target, total_steps)
+            for name, target in task.own_keep_probs.items()
+        }
         network = state_lib.make_network(task.make_model)
         optimizer = optimizer_lib.make_optimizer(config.optimizer, network.decayed)
         decay = config.ema_decay
@@ -117,6 +124,7 @@ def make_plan(config: Any, make_task: Callable) -> Plan:
         optimizer,
         learning_rate,
         keep_prob,
+        own_keep_probs,
         steps_per_epoch,
         total_steps,
     )

@@ -7,14 +7,25 @@ import optax
 from training import state as state_lib
 
 
-def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accumulate, ema_decay):
+def make_train_step(
+    task,
+    network,
+    optimizer,
+    *,
+    learning_rate,
+    keep_prob,
+    own_keep_probs,
+    accumulate,
+    ema_decay,
+):
     """Makes `(state, batch, key) -> (state, metrics)`.
 
     Args:
       task: gives `inputs`, `loss`, `drops`.
       network: `state.Network`.
-      optimizer: an optax transformation, for a learning rate of 1.
+      optimizer: an optax transformation whose update takes the `learning_rate`.
       learning_rate, keep_prob: functions of the step.
+      own_keep_probs: such functions by the name of the network's argument.
       accumulate: micro-batches the batch is cut into.
       ema_decay: of parameters and BN statistics, or None.
 
@@ -23,15 +34,15 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
       and `sites`, see `site_sums`.
     """
 
-    def micro_step(params, batch_stats, batch, key, kept):
+    def micro_step(params, batch_stats, batch, key, keep_probs):
         def loss_fn(params):
             out, new_stats = network.apply(
                 params,
                 batch_stats,
                 task.inputs(batch),
                 train=True,
-                keep_prob=kept,
                 rng=key if task.drops else None,
+                **keep_probs,
             )
             loss, sums = task.loss(out, batch)
             return loss, (new_stats, {"loss": loss, "sums": sums, "sites": site_sums(out)})
@@ -41,18 +52,21 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
 
     def train_step(state, batch, key):
         step = state["step"]
-        kept, rate = keep_prob(step), learning_rate(step)
+        rate = learning_rate(step)
+        schedules = {"keep_prob": keep_prob} | own_keep_probs
+        keep_probs = {name: schedule(step) for name, schedule in schedules.items()}
         key = state_lib.stream(jax.random.fold_in(key, step), "drop")
         if accumulate == 1:
             grads, batch_stats, metrics = micro_step(
-                state["params"], state["batch_stats"], batch, key, kept
+                state["params"], state["batch_stats"], batch, key, keep_probs
             )
         else:
             grads, batch_stats, metrics = _accumulated(
-                micro_step, state, batch, key, kept, accumulate
+                micro_step, state, batch, key, keep_probs, accumulate
             )
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        updates = jax.tree.map(lambda update: rate * update, updates)
+        updates, opt_state = optimizer.update(
+            grads, state["opt_state"], state["params"], learning_rate=rate
+        )
         new = {
             "step": step + 1,
             "params": optax.apply_updates(state["params"], updates),
@@ -65,14 +79,14 @@ def make_train_step(task, network, optimizer, *, learning_rate, keep_prob, accum
         metrics |= {
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate,
-            "keep_prob": jnp.asarray(kept, jnp.float32),
         }
+        metrics |= {name: jnp.asarray(kept, jnp.float32) for name, kept in keep_probs.items()}
         return new, metrics
 
     return train_step
 
 
-def _accumulated(micro_step, state, batch, key, kept, accumulate):
+def _accumulated(micro_step, state, batch, key, keep_probs, accumulate):
     """Averages the gradients of micro-batches; BN statistics pass from one to the next."""
     # Row i goes to micro-batch i % accumulate: each device keeps the rows it has.
     micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
@@ -81,7 +95,7 @@ def _accumulated(micro_step, state, batch, key, kept, accumulate):
         grads, batch_stats = carry
         index, micro_batch = inputs
         new, batch_stats, metrics = micro_step(
-            state["params"], batch_stats, micro_batch, jax.random.fold_in(key, index), kept
+            state["params"], batch_stats, micro_batch, jax.random.fold_in(key, index), keep_probs
         )
         return (jax.tree.map(jnp.add, grads, new), batch_stats), metrics
 

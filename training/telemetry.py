@@ -12,19 +12,21 @@ from training.config import ConfigError, Diverged
 _SEEDS_BEFORE_ALARM = 30.0
 
 
-def place_means(sites: dict, place_of: Callable[[str], str]) -> dict[str, float]:
+def place_means(sites: dict, place_of: Callable[[str], str | None]) -> dict[str, float]:
     """Kept fractions of places, averaged over their sites and examples.
 
     Args:
       sites: `{site: sums}`, see `step.site_sums`, on the host.
-      place_of: from a site's name to its place.
+      place_of: from a site's name to its place; a site of the network's own (None) is counted
+        under the first part of its name.
 
     Returns:
       `kept/<place>` and `expected_kept/<place>` for each place.
     """
     totals = {}
     for site, sums in sites.items():
-        total = totals.setdefault(place_of(site), [0.0, 0.0, 0.0])
+        place = place_of(site) or site.split(".")[0]
+        total = totals.setdefault(place, [0.0, 0.0, 0.0])
         for index, name in enumerate(("count", "dropped", "expected_dropped")):
             total[index] += float(sums[name])
     means = {}
@@ -81,7 +83,9 @@ def flat(metrics: dict, task) -> dict[str, float]:
     record = {f"train/{name}": value for name, value in task.summarize(metrics["sums"]).items()}
     record |= {
         "train/grad_norm": float(metrics["grad_norm"]),
-        "sched/learning_rate": float(metrics["learning_rate"]),
-        "sched/keep_prob": float(metrics["keep_prob"]),
+    }
+    record |= {
+        f"sched/{name}": float(metrics[name])
+        for name in ("learning_rate", "keep_prob", *task.own_keep_probs)
     }
     return record | place_means(metrics["sites"], task.drop.place_of)

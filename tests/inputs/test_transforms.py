@@ -154,7 +154,7 @@ def test_recipes():
     assert make("none", image_size=32, train=True)(image, rng()) is image
 
 
-@pytest.mark.parametrize("kind", ["imagenet", "small"])
+@pytest.mark.parametrize("kind", ["imagenet", "inception", "small"])
 def test_no_flip_where_flipping_changes_the_class(kind):
     ramp = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 1))
 
@@ -171,8 +171,67 @@ def test_no_flip_where_flipping_changes_the_class(kind):
 
 
 def test_unknown_recipe():
-    with pytest.raises(ValueError, match="'cutmix', expected one of imagenet, small, none"):
+    with pytest.raises(
+        ValueError, match="'cutmix', expected one of imagenet, inception, small, none"
+    ):
         transforms.make_transform("cutmix", image_size=8, train=True)
+
+
+def test_inception_recipe():
+    image = noise(300, 200)
+    make = transforms.make_transform
+
+    def rng():
+        return np.random.default_rng(7)
+
+    got = make("inception", image_size=64, train=True, flip=False)(image, rng())
+    own = rng()
+    crop = transforms.inception_crop(image, own, 64)
+    np.testing.assert_array_equal(got, transforms.distort_colors(crop, own))
+    central = make("inception", image_size=64, train=False)(image, rng())
+    np.testing.assert_array_equal(central, transforms.central_part(image, 64))
+
+
+def test_inception_crops_fill_their_range_and_fall_back_to_the_whole(monkeypatch):
+    image, crops = coordinates(200, 250), []
+    monkeypatch.setattr(transforms, "resize", lambda crop, *_: crops.append(crop) or crop)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        transforms.inception_crop(image, rng, 331)
+    area = np.array([crop.shape[0] * crop.shape[1] for crop in crops]) / (200 * 250)
+    assert 0.1 <= area.min() < 0.11 and 0.95 < area.max() <= 1
+    whole = transforms.inception_crop(coordinates(2, 250), rng, 331)  # no aspect fits
+    assert whole.shape == (2, 250, 3)
+
+
+@pytest.mark.parametrize("height, width", [(500, 375), (40, 41), (1, 1)])
+def test_central_part_matches_a_literal_reference(height, width):
+    image = noise(height, width)
+    # tf.image.central_crop(image, 0.875), then an uneven resize.
+    top, left = int(height * 0.125 / 2), int(width * 0.125 / 2)
+    part = Image.fromarray(image).crop((left, top, width - left, height - top))
+    want = np.asarray(part.resize((31, 31), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(transforms.central_part(image, 31), want)
+
+
+def test_colours_are_shifted_in_luma_and_chroma():
+    image, shifts = np.full((2, 3, 3), 128, np.uint8), []
+    for seed in range(400):
+        got = transforms.distort_colors(image, np.random.default_rng(seed)).astype(float)
+        assert (got == got[0, 0]).all()
+        red, green, blue = got[0, 0] - 128
+        # YCbCr of the shift (BT.601), which is what was drawn.
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        shifts.append((luma, (blue - luma) / 1.772, (red - luma) / 1.402))
+    reach = np.abs(shifts).max(0)
+    np.testing.assert_allclose(reach, [32, 25.5, 25.5], atol=1.5)
+    assert (np.abs(np.mean(shifts, 0)) < 6 * reach / 3**0.5 / 20).all()
+    corner = np.array([[[255, 0, 250]]], np.uint8)
+    assert all(
+        transforms.distort_colors(corner, np.random.default_rng(s)).max() > 200 for s in range(50)
+    )  # clipped, not wrapped around
+    gray = transforms.distort_colors(image[..., :1], np.random.default_rng(0))
+    assert gray.shape == (2, 3, 1) and (gray == gray[0, 0]).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

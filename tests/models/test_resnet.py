@@ -30,7 +30,7 @@ def run(x, rng=None, *, train, keep_prob=1.0, drop=NO_DROP, dtype=jnp.float32):
 
 
 def shapes(out):
-    return {name: x.shape for name, x in out.items() if name not in ("kept", "expected")}
+    return {name: x.shape for name, x in out.items() if name not in ("kept", "expected", "maps")}
 
 
 def trace(size, channels=3, batch=2, train=False, **arguments):

@@ -1,0 +1,44 @@
+"""What the AmoebaNet configs share, and the rows of the paper's Table 2 as their variants.
+
+Constants: docs/paper.md sections 4 and 7.5.
+"""
+
+from typing import Any
+
+from configs import defaults
+
+VARIANTS = {
+    "baseline": {},
+    "dropblock": {"drop.kind": "dropblock"},
+    # Not in the table: what AmoebaNet had for a regulariser before, at its authors' keep_prob.
+    "drop_path": {"model.path_keep_prob": 0.7},
+}
+
+
+def get_config() -> Any:
+    config = defaults.get_config()
+    config.model.name = "amoebanet"
+    config.model.cells = "B"
+    config.model.head_keep_prob = 0.5
+    config.drop.places = {"last_half": 1.0}
+    config.drop.keep_prob = 0.9
+
+    config.label_smoothing = 0.1
+    config.aux_weight = 0.4
+    config.optimizer.name = "rmsprop"
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.rms_decay = 0.9
+    config.optimizer.rms_epsilon = 1.0
+    config.optimizer.weight_decay = 4e-5
+    config.optimizer.decay_biases = False
+    return config
+
+
+def choose(variant: str, config: Any) -> Any:
+    """Applies one of `VARIANTS` to `config`.
+
+    Raises:
+      ValueError: no such variant.
+    """
+    return defaults.choose(VARIANTS, variant, config)

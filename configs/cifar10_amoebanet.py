@@ -1,0 +1,36 @@
+"""A small AmoebaNet-B on CIFAR-10 (TFDS, ArrayRecord).
+
+    python train.py --config configs/cifar10_amoebanet.py --config.data.dir DIR
+
+Expected: not measured in full; the paper has no result on this set.
+"""
+
+from configs import amoebanet
+
+
+def get_config(variant: str = "dropblock"):
+    config = amoebanet.get_config()
+    config.batch_size = 64
+    config.epochs = 30.0
+    config.model.stem = "small"
+    config.model.stem_stride = 2
+    config.model.cells_per_stack = 2
+    config.model.filters = 16
+    config.drop.block_size = 3
+    config.ema_decay = 0.99
+
+    config.schedule.kind = "cosine"
+    config.schedule.learning_rate = 0.16
+    config.schedule.reference_batch = 64
+    config.schedule.warmup_epochs = 2.0
+
+    config.data.name = "cifar10"
+    config.data.image_size = 32
+    config.data.augment = "small"
+    config.data.num_threads = 0
+    config.data.num_classes = 10
+    config.data.num_train_examples = 50_000
+    config.data.num_eval_examples = 10_000
+    config.data.mean = (0.4914, 0.4822, 0.4465)
+    config.data.std = (0.2470, 0.2435, 0.2616)
+    return amoebanet.choose(variant, config)
