@@ -11,41 +11,31 @@ import optax
 from flax import nnx
 
 from dropblock import checks
-from inputs import autoaugment, pipeline, sources, transforms
+from inputs import autoaugment, sources, transforms
 from models.amoebanet import AmoebaNet
 from models.cell_tables import CELLS
 from models.resnet import ResNet
-from tasks.drop import make_drop
+from tasks.base import Task, mean_color
 
 
-class Classification:
+class Classification(Task):
     """What classification adds to the training loop.
 
     Attributes:
-      best_metric: the evaluation metric whose highest value is kept.
-      collects: whether `score` needs the predictions of all examples, or sums are enough.
-      num_train, num_eval: examples of the two splits, from the data, else from the config.
-      class_names: what labels index.
-      missing: what is missing of the data, or None.
-      drops: whether the model drops anything.
       own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
         argument, the value at the end of training.
     """
 
     best_metric = "top1"
-    collects = False
 
-    def __init__(self, config, *, need_data: bool = True, train: bool = True):
-        """Opens the data and checks everything that can be checked before a model is built.
+    def __init__(self, config, **options):
+        """Opens the data and checks what can be checked before a model is built.
 
         Args:
-          config: see `configs/defaults.py`.
-          need_data: if False, and the data is not there, its counts are taken from the config.
-          train: whether to open the training split; if not, its count and the class names are
-            those of the config, where `facts` of the training run were written.
+          config, **options: as of `Task`.
 
         Raises:
-          ValueError: a field out of range, or data that is not there (`sources.DataError`).
+          ValueError: a field out of range, or data that is not there (`DataError`).
         """
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
@@ -53,37 +43,15 @@ class Classification:
             raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
         data, model = config.data, config.model
         checks.choice("model.name", model.name, tuple(_MODELS))
-        checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
         checks.choice("data.augment", data.augment, transforms.KINDS)
         checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
         if data.autoaugment != "none" and data.channels not in (1, 3):
             raise ValueError(f"data.autoaugment needs 1 or 3 channels, got {data.channels}")
         checks.probability("data.cutout", data.cutout)
-        if data.image_size < 1 or data.crop_padding < 0:
-            raise ValueError(
-                "data.image_size must be positive and data.crop_padding not negative, got "
-                f"{data.image_size} and {data.crop_padding}"
-            )
-        checks.choice("data.on_error", data.on_error, pipeline.ON_ERROR)
-        for name in ("mean", "std"):
-            if len(getattr(data, name)) != data.channels:
-                raise ValueError(
-                    f"data.{name} must have one value for each of the {data.channels} channels, "
-                    f"got {tuple(getattr(data, name))}"
-                )
-        self.config = config
-        self.drop = make_drop(config.drop)
-        self.drops = self.drop.kind != "none"
-        self.own_keep_probs = {}
-        if model.name == "amoebanet":
-            for name in ("head_keep_prob", "path_keep_prob"):
-                checks.probability(f"model.{name}", model[name])
-                self.drops |= model[name] < 1
-            if model.path_keep_prob < 1:
-                self.own_keep_probs["path_keep_prob"] = model.path_keep_prob
-        self.missing = None
-        self._train_transform, self._eval_transform = (
-            transforms.make_transform(
+        if data.crop_padding < 0:
+            raise ValueError(f"data.crop_padding must not be negative, got {data.crop_padding}")
+        self._image_transforms = {
+            train: transforms.make_transform(
                 data.augment,
                 image_size=data.image_size,
                 train=train,
@@ -91,48 +59,31 @@ class Classification:
                 flip=data.flip,
                 autoaugment=data.autoaugment,
                 cutout=data.cutout,
-                fill=tuple(round(255 * mean) for mean in data.mean),  # about 0 once normalised
+                fill=mean_color(data),
             )
             for train in (True, False)
-        )
-        try:
-            self._open(train)
-        except sources.DataError as error:
-            if need_data:
-                raise
-            self._assume(error)
-
-    @property
-    def facts(self) -> dict:
-        """What `config.data` says of the data, as it was found."""
-        return {
-            "class_names": self.class_names,
-            "num_classes": len(self.class_names),
-            "num_train_examples": self.num_train,
-            "num_eval_examples": self.num_eval,
         }
+        super().__init__(config, **options)
+        self.own_keep_probs = {}
+        if model.name == "amoebanet":
+            for name in ("head_keep_prob", "path_keep_prob"):
+                checks.probability(f"model.{name}", model[name])
+                self.drops |= model[name] < 1
+            if model.path_keep_prob < 1:
+                self.own_keep_probs["path_keep_prob"] = model.path_keep_prob
 
-    def _open(self, train):
+    # --- Data.
+
+    def open_split(self, split: str) -> sources.Source:
         data = self.config.data
+        return sources.classification_source(
+            data.name, data.dir, split, class_names=self.class_names
+        )
 
-        def source(split, class_names):
-            opened = sources.classification_source(
-                data.name, data.dir, split, class_names=class_names
-            )
-            if not len(opened):
-                raise sources.DataError(f"split {split!r} of {data.name} has no examples")
-            return opened
+    def transform(self, train: bool) -> transforms.ExampleTransform:
+        return transforms.on_image(self._image_transforms[train])
 
-        self.num_train, self.class_names = data.num_train_examples, data.class_names
-        if train:
-            self.train = source(data.train_split, self.class_names)
-            self.num_train, self.class_names = len(self.train), self.train.class_names
-            self._check_an_image(self.train, self._train_transform)
-        self.eval = source(data.eval_split, self.class_names)
-        self.num_eval, self.class_names = len(self.eval), self.eval.class_names
-        self._check_an_image(self.eval, self._eval_transform)
-
-    def _check_an_image(self, source, transform):
+    def check_example(self, source: sources.Source, *, train: bool):
         """Holds the first image that can be read to the shape the config gives."""
         expected = self.batch_shapes(1)["image"].shape[1:]
         for index in range(min(len(source), 10)):
@@ -140,7 +91,7 @@ class Classification:
                 image = source[index]["image"]
             except sources.DataError:
                 continue  # found again, and treated as the config says, when it is read
-            found = transform(image, np.random.default_rng(0)).shape
+            found = self._image_transforms[train](image, np.random.default_rng(0)).shape
             if found != expected:
                 raise ValueError(
                     f"images of {self.config.data.name} are {found} (height, width, channels), "
@@ -149,55 +100,12 @@ class Classification:
                 )
             return
 
-    def _assume(self, error):
-        data = self.config.data
-        self.missing = str(error)
-        counts = (data.num_classes, data.num_train_examples, data.num_eval_examples)
-        if None in counts:
-            raise ValueError(
-                f"{error} Without the data, data.num_classes, data.num_train_examples and "
-                "data.num_eval_examples must be set."
-            ) from error
-        num_classes, self.num_train, self.num_eval = counts
-        self.class_names = data.class_names or tuple(map(str, range(num_classes)))
-
-    # --- Data.
-
     def batch_shapes(self, batch_size: int) -> dict:
         """Shapes of a training batch."""
-        data = self.config.data
-        image = (batch_size, data.image_size, data.image_size, data.channels)
         return {
-            "image": jax.ShapeDtypeStruct(image, jnp.uint8),
+            "image": self.image_shape(batch_size),
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
-
-    def train_batches(self, *, start_step: int, rows: slice):
-        """Batches from step `start_step` on, without end; see `pipeline.train_batches`."""
-        data = self.config.data
-        return pipeline.train_batches(
-            self.train,
-            transforms.on_image(self._train_transform),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            start_step=start_step,
-            rows=rows,
-            on_error=data.on_error,
-            num_threads=data.num_threads,
-            num_workers=data.num_workers,
-        )
-
-    def eval_batches(self, *, rows: slice):
-        """The evaluation split once; see `pipeline.eval_batches`."""
-        data = self.config.data
-        return pipeline.eval_batches(
-            self.eval,
-            transforms.on_image(self._eval_transform),
-            batch_size=self.config.batch_size,
-            rows=rows,
-            on_error=data.on_error,
-            num_threads=data.num_threads,
-        )
 
     # --- Model and loss.
 
@@ -214,12 +122,6 @@ class Classification:
             dtype=jnp.dtype(self.config.dtype),
             rngs=rngs,
         )
-
-    def inputs(self, batch: dict) -> jax.Array:
-        """Images as the model takes them: `[batch, height, width, channels]`, normalised."""
-        mean = jnp.asarray(self.config.data.mean, jnp.float32).reshape(1, 1, 1, -1)
-        std = jnp.asarray(self.config.data.std, jnp.float32).reshape(1, 1, 1, -1)
-        return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
 
     def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict]:
         """Mean softmax cross-entropy with smoothed labels, and the metrics' sums.

@@ -1,0 +1,160 @@
+"""What all tasks share: the splits of a data set, batches of them, and normalised images."""
+
+import jax
+import jax.numpy as jnp
+
+from dropblock import checks
+from inputs import pipeline
+from inputs.images import DataError
+from inputs.sources import Source
+from inputs.transforms import ExampleTransform
+from tasks.drop import make_drop
+
+
+class Task:
+    """A problem, as the training loop sees it.
+
+    A subclass gives `open_split`, `transform`, `check_example`, `batch_shapes`, `make_model`,
+    `loss`, `summarize`, `predict`, `eval_sums`, `score` and `draw`; see `tasks/classification.py`.
+
+    Attributes:
+      best_metric: the evaluation metric whose highest value is kept.
+      collects: whether `score` needs the predictions of all examples, or sums are enough.
+      num_train, num_eval: examples of the two splits, from the data, else from the config.
+      class_names: what labels index.
+      missing: what is missing of the data, or None.
+      drops: whether the model drops anything.
+    """
+
+    best_metric: str
+    collects = False
+
+    def __init__(self, config, *, need_data: bool = True, train: bool = True):
+        """Checks the fields that all tasks have, and opens the data.
+
+        Args:
+          config: see `configs/defaults.py`.
+          need_data: if False, and the data is not there, its counts are taken from the config.
+          train: whether to open the training split; if not, its count and the class names are
+            those of the config, where `facts` of the training run were written.
+
+        Raises:
+          ValueError: a field out of range, or data that is not there (`DataError`).
+        """
+        data = config.data
+        checks.choice("dtype", config.dtype, ("float32", "bfloat16"))
+        if data.image_size < 1:
+            raise ValueError(f"data.image_size must be positive, got {data.image_size}")
+        checks.choice("data.on_error", data.on_error, pipeline.ON_ERROR)
+        for name in ("mean", "std"):
+            if len(getattr(data, name)) != data.channels:
+                raise ValueError(
+                    f"data.{name} must have one value for each of the {data.channels} channels, "
+                    f"got {tuple(getattr(data, name))}"
+                )
+        self.config = config
+        self.drop = make_drop(config.drop)
+        self.drops = self.drop.kind != "none"
+        self.missing = None
+        try:
+            self._open(train)
+        except DataError as error:
+            if need_data:
+                raise
+            self._assume(error)
+
+    @property
+    def facts(self) -> dict:
+        """What `config.data` says of the data, as it was found."""
+        return {
+            "class_names": self.class_names,
+            "num_classes": len(self.class_names),
+            "num_train_examples": self.num_train,
+            "num_eval_examples": self.num_eval,
+        }
+
+    def _open(self, train):
+        data = self.config.data
+        self.num_train, self.class_names = data.num_train_examples, data.class_names
+        if train:
+            self.train = self._split(data.train_split)
+            self.num_train, self.class_names = len(self.train), self.train.class_names
+            self.check_example(self.train, train=True)
+        self.eval = self._split(data.eval_split)
+        self.num_eval, self.class_names = len(self.eval), self.eval.class_names
+        self.check_example(self.eval, train=False)
+
+    def _split(self, split):
+        source = self.open_split(split)
+        if not len(source):
+            raise DataError(f"split {split!r} of {self.config.data.name} has no examples")
+        return source
+
+    def _assume(self, error):
+        data = self.config.data
+        self.missing = str(error)
+        counts = (data.num_classes, data.num_train_examples, data.num_eval_examples)
+        if None in counts:
+            raise ValueError(
+                f"{error} Without the data, data.num_classes, data.num_train_examples and "
+                "data.num_eval_examples must be set."
+            ) from error
+        num_classes, self.num_train, self.num_eval = counts
+        self.class_names = data.class_names or tuple(map(str, range(num_classes)))
+
+    # --- Data.
+
+    def open_split(self, split: str) -> Source:
+        """The source of a split, of the classes `self.class_names` where they are known."""
+        raise NotImplementedError
+
+    def transform(self, train: bool) -> ExampleTransform:
+        """What makes an example one of a batch, in training or evaluation."""
+        raise NotImplementedError
+
+    def check_example(self, source: Source, *, train: bool):
+        """Holds a split's first examples to the config, where there is something to hold."""
+
+    def train_batches(self, *, start_step: int, rows: slice):
+        """Batches from step `start_step` on, without end; see `pipeline.train_batches`."""
+        data = self.config.data
+        return pipeline.train_batches(
+            self.train,
+            self.transform(train=True),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            rows=rows,
+            on_error=data.on_error,
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+        )
+
+    def eval_batches(self, *, rows: slice):
+        """The evaluation split once; see `pipeline.eval_batches`."""
+        data = self.config.data
+        return pipeline.eval_batches(
+            self.eval,
+            self.transform(train=False),
+            batch_size=self.config.batch_size,
+            rows=rows,
+            on_error=data.on_error,
+            num_threads=data.num_threads,
+        )
+
+    def image_shape(self, batch_size: int) -> jax.ShapeDtypeStruct:
+        """Of a batch's `image`."""
+        data = self.config.data
+        shape = (batch_size, data.image_size, data.image_size, data.channels)
+        return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
+    def inputs(self, batch: dict) -> jax.Array:
+        """A batch's images as the model takes them: normalised, on the device."""
+        mean = jnp.asarray(self.config.data.mean, jnp.float32).reshape(1, 1, 1, -1)
+        std = jnp.asarray(self.config.data.std, jnp.float32).reshape(1, 1, 1, -1)
+        return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
+
+
+def mean_color(data) -> tuple[int, ...]:
+    """`data.mean` in 0 to 255: what is about 0 once normalised."""
+    return tuple(round(255 * mean) for mean in data.mean)
