@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 
 
 def side_by_side(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each case; every round runs all of them once, in random order.
+    """Median seconds of each case; see `rounds`."""
+    return {name: statistics.median(times) for name, times in rounds(cases, repeats).items()}
+
+
+def rounds(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each case in each round; a round runs all of them once, in random order.
 
     Args:
       cases: functions that return when their result is there. Each runs once before, unmeasured.
@@ -22,4 +27,4 @@ def side_by_side(cases: Mapping[str, Callable[[], object]], repeats: int) -> dic
             start = time.perf_counter()
             cases[name]()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[name]) for name in cases}
+    return dict(times)

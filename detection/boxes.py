@@ -1,5 +1,7 @@
 """Boxes `[ymin, xmin, ymax, xmax]` in pixels: areas, overlaps, and codes relative to anchors."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -35,7 +37,7 @@ def iou(boxes: jax.Array, others: jax.Array) -> jax.Array:
     return intersection / jnp.where(union > 0.0, union, 1.0)
 
 
-def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
+def clip(boxes: jax.Array, size: jax.typing.ArrayLike | Sequence[int]) -> jax.Array:
     """Boxes `[..., 4]` cut at the image's edges.
 
     Args:

@@ -1,5 +1,6 @@
 """From a detector's outputs to detections. Constants: docs/paper.md section 5."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ def decode(
     class_logits: jax.Array,
     box_codes: jax.Array,
     anchors: jax.Array,
-    image_size: jax.Array,
+    image_size: jax.typing.ArrayLike | Sequence[int],
     *,
     max_candidates: int = 5000,
     max_detections: int = 100,

@@ -12,6 +12,7 @@ from flax import nnx
 
 from dropblock import checks
 from models import dropping
+from models.convolution import conv_general_dilated
 from models.resnet import Norm
 
 UPSAMPLING = ("nearest", "bilinear")
@@ -70,9 +71,15 @@ class FPN(nnx.Module):
         def conv(inputs, size, stride=1):
             # The authors name no initialiser here, which means TensorFlow's default.
             init = nnx.initializers.glorot_uniform()
-            sides = (size, size)
             return nnx.Conv(
-                inputs, channels, sides, stride, kernel_init=init, dtype=dtype, rngs=rngs
+                inputs,
+                channels,
+                (size, size),
+                stride,
+                kernel_init=init,
+                conv_general_dilated=conv_general_dilated,
+                dtype=dtype,
+                rngs=rngs,
             )
 
         def maps(levels, make):
@@ -169,6 +176,7 @@ class PyramidHead(nnx.Module):
                 (3, 3),
                 kernel_init=nnx.initializers.normal(0.01),
                 bias_init=nnx.initializers.constant(bias),
+                conv_general_dilated=conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )
@@ -204,7 +212,7 @@ class PyramidHead(nnx.Module):
         return outputs, reports
 
 
-def upsample(x: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
+def upsample(x: jax.Array, size: Sequence[int], method: str) -> jax.Array:
     """Resizes maps to a larger size.
 
     Args:

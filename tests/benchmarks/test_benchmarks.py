@@ -10,7 +10,7 @@ import pytest
 
 import processes
 import tiny
-from benchmarks import dropblock_op, timing, train_step
+from benchmarks import detection, dropblock_op, timing, train_step
 from dropblock import dropblock
 
 
@@ -62,3 +62,29 @@ def test_a_step_can_be_timed():
     run()
     run()  # with the state of the first
     assert peak > 1e5
+
+
+def test_ratios_of_detection_are_of_the_same_round():
+    times = {"training step": [2.0, 4.0], "matching and losses": [0.2, 0.8]}
+    report = detection.report(times)
+    assert report[-2] == "| training step | 3000.0 |  |  |  |"
+    # 0.1 and 0.2; without torchvision nothing is held against it.
+    row = "| matching and losses | 500.0 | training step | 0.150 | 0.125 to 0.175 |"
+    assert report[-1] == row
+
+
+@pytest.mark.slow
+def test_detection_can_be_timed():
+    cases = detection.ours(
+        128,
+        1,
+        "float32",
+        depth=18,
+        width_multiplier=1 / 16,
+        fpn_channels=8,
+        head_convs=1,
+        head_channels=8,
+    )
+    times = timing.rounds(cases, 1)
+    assert len(detection.report(times)) == 2 + len(times)
+    assert set(times) == set(detection.RATIOS)
