@@ -140,8 +140,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 return None
             metrics, picture = evaluation
             if lead:
-                plots.save_figure(picture, workdir / "plots" / "examples.png")
-                log.picture("examples", picture, step)
+                path = workdir / "plots" / "examples.png"
+                plots.save_figure(picture, path)
+                log.picture("examples", path, step)
             return metrics
 
         # --- A stop signal saves at once: the evaluation that was due at that step is made up for.

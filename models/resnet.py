@@ -15,6 +15,7 @@ from models.convolution import conv_general_dilated
 
 # Blocks in each of the four groups, and whether they are bottlenecks.
 DEPTHS = {
+    10: ((1, 1, 1, 1), False),  # not of the papers: the smallest of this form, to try things on
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),

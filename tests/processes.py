@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
@@ -39,6 +40,33 @@ def finish(process, code=0):
 
 def run(workdir, *arguments, code=0, **options):
     return finish(start(workdir, *arguments, **options), code)
+
+
+def once(tmp_path_factory, name, make):
+    """Calls `make(folder)` in one of pytest's workers; returns the folder, and its text, in all.
+
+    A fixture of any scope is made anew by each worker, and again when a module is returned to.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done, failed = (root / f"{name}{suffix}" for suffix in ("", ".done", ".failed"))
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            assert not failed.exists(), f"{name} has failed before"
+            time.sleep(0.1)
+    else:
+        try:
+            text = make(folder)
+        except BaseException:
+            failed.touch()
+            raise
+        draft = done.with_suffix(".draft")
+        draft.write_text(text)
+        draft.rename(done)
+    return folder, done.read_text()
 
 
 def records(workdir):

@@ -1,4 +1,4 @@
-"""A config of seconds: 64 digits, a ResNet-18 of 4 filters, with everything switched on."""
+"""A config of seconds: 64 digits, a ResNet-10 of 4 filters, with everything switched on."""
 
 from configs import mnist_resnet
 
@@ -9,6 +9,7 @@ def get_config(variant: str = "dropblock"):
     config.data.eval_split = "test[:50]"  # a last batch that is not full
     config.batch_size = 16
     config.epochs = 3.0
+    config.model.depth = 10
     config.model.width_multiplier = 1 / 16
     config.ema_decay = 0.9
     config.schedule.warmup_epochs = 1.0

@@ -6,9 +6,11 @@ import pathlib
 import time
 
 import jax
+import numpy as np
 import rich.console
 import rich.progress
 import tensorboardX
+from PIL import Image
 
 
 class MetricsLog:
@@ -56,10 +58,12 @@ class MetricsLog:
             if name != "step":
                 self._events.add_scalar(name, value, record["step"])
 
-    def picture(self, name: str, figure, step: int):
-        """Adds a matplotlib figure to TensorBoard."""
+    def picture(self, name: str, path: pathlib.Path, step: int):
+        """Adds an image file to TensorBoard."""
         if self._enabled:
-            self._events.add_figure(name, figure, step)
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def flush(self):
         """Puts all lines on the disk: a checkpoint that follows must not be ahead of them."""

@@ -30,7 +30,8 @@ def curves(records: list[dict]) -> matplotlib.figure.Figure:
             [name for name in names if "kept/" in name or name == "sched/keep_prob"],
         ),
     ]
-    figure = matplotlib.figure.Figure((10, 7), layout="constrained")
+    figure = matplotlib.figure.Figure((10, 7))
+    figure.subplots_adjust(0.07, 0.07, 0.98, 0.95, wspace=0.18, hspace=0.3)
     for axis, (title, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for name in lines:
             points = [(r["epoch"], r[name]) for r in records if name in r]

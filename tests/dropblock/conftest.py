@@ -1,7 +1,9 @@
 """Slow literal numpy versions of the paper's and the authors' rules, and what many tests share."""
 
+import functools
 import itertools
 import math
+import os
 import types
 
 import jax
@@ -100,8 +102,10 @@ def reference():
 
 
 @pytest.fixture
-def optimised():
-    """XLA with its optimisations on, for what they could break: jit afresh inside the test."""
+def optimised_jit():
+    """`jax.jit` with XLA as its users have it, for what it could break: jit inside the test."""
     jax.config.update("jax_disable_most_optimizations", False)
-    yield
+    switched_off = "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", "")
+    options = {"xla_cpu_use_fusion_emitters": True} if switched_off else None
+    yield functools.partial(jax.jit, compiler_options=options)
     jax.config.update("jax_disable_most_optimizations", True)

@@ -206,10 +206,10 @@ def test_keep_prob_one_is_the_identity(key, rule, traced):
 
 # n * (1 / n) is not 1 in float32 for n = 41, 47, 55, 61, ..., and XLA turns a division by a
 # constant into a product: batches and maps of such sizes would leave the identity by a bit.
-def test_keep_prob_one_is_the_identity_at_awkward_sizes(optimised, key):
+def test_keep_prob_one_is_the_identity_at_awkward_sizes(optimised_jit, key):
     inputs = [features(shape) for shape in ((41, 4, 2), (2, 41, 1))]
 
-    @jax.jit
+    @optimised_jit
     def call(keep_prob):
         return [every_normalize.__wrapped__(key, x, keep_prob, 3)[1] for x in inputs]
 
@@ -223,13 +223,13 @@ def test_keep_prob_one_is_the_identity_at_awkward_sizes(optimised, key):
 
 
 @pytest.mark.parametrize("dtype, examples", [("float16", 64), ("bfloat16", 16)])
-def test_half_precision_of_a_large_batch_is_unbiased(optimised, key, dtype, examples):
+def test_half_precision_of_a_large_batch_is_unbiased(optimised_jit, key, dtype, examples):
     # 32 Mi elements in float16, 64 MB. A count in float16 overflows beyond 65,504 and zeroes the
     # map (torchvision), one in bfloat16 sticks at 256, and a scale rounded to bfloat16 is off by
     # up to 2^-8.
     shape, keep_prob = (examples, 64, 128, 64), 0.913
     x = jnp.broadcast_to((1 + jnp.arange(64) / 64).astype(dtype), shape)
-    call = jax.jit(functools.partial(dropblock, block_size=7, return_kept=True))
+    call = optimised_jit(functools.partial(dropblock, block_size=7, return_kept=True))
     y, kept = call(key, x, keep_prob)
     assert y.dtype == x.dtype and y.shape == shape
     scale = 1 / float(kept.mean())

@@ -118,7 +118,7 @@ def test_gradient_with_respect_to_keep_prob_is_zero_and_not_an_error(key, x, rul
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
 @pytest.mark.parametrize("channels", [4, 40])
-def test_backward_pass_keeps_a_bit_for_each_element(optimised, key, normalize, channels):
+def test_backward_pass_keeps_a_bit_for_each_element(optimised_jit, key, normalize, channels):
     # Other implementations keep a mask, often in float32: the layer's activations a second time.
     x = jnp.ones((8, 6, 7, channels))
     mask = 4 * -(-channels // 32) * 8 * 6 * 7
@@ -127,10 +127,10 @@ def test_backward_pass_keeps_a_bit_for_each_element(optimised, key, normalize, c
     def pullback(key, x):
         return jax.vjp(functools.partial(drop, key, normalize=normalize), x)[1]
 
-    kept = jax.tree.leaves(jax.jit(pullback)(key, x))
+    kept = jax.tree.leaves(optimised_jit(pullback)(key, x))
     assert sum(leaf.nbytes for leaf in kept) <= mask + scales
     # And what XLA makes of it: the pullback is all that is put out.
-    analysis = jax.jit(pullback).lower(key, x).compile().memory_analysis()
+    analysis = optimised_jit(pullback).lower(key, x).compile().memory_analysis()
     assert 0 < analysis.output_size_in_bytes <= mask + scales + 16 * len(kept)  # and pointers
 
 
@@ -221,9 +221,12 @@ def test_same_key_gives_the_same_mask_on_any_number_of_devices(key, x, devices, 
         np.testing.assert_allclose(sharded_y, y, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize(
+    "backward",
+    [pytest.param(False, id="forward", marks=pytest.mark.slow), pytest.param(True, id="both")],
+)
 @pytest.mark.parametrize("normalize", [*NORMALIZE, "dropout"])
-def test_communication_of_a_sharded_batch(optimised, key, backward, normalize):
+def test_communication_of_a_sharded_batch(optimised_jit, key, backward, normalize):
     function = dropout if normalize == "dropout" else functools.partial(drop, normalize=normalize)
     sharding = NamedSharding(mesh_of(8, "data"), P("data"))
     x = jnp.ones((16, 14, 14, 64))
@@ -235,7 +238,7 @@ def test_communication_of_a_sharded_batch(optimised, key, backward, normalize):
         return (y, kept, pull(g)[0]) if backward else (y, kept)
 
     compiled = (
-        jax.jit(step, in_shardings=(None, sharding, sharding, None), out_shardings=sharding)
+        optimised_jit(step, in_shardings=(None, sharding, sharding, None), out_shardings=sharding)
         .lower(key, x, x, 0.7)
         .compile()
         .as_text()

@@ -3,6 +3,8 @@
 import contextlib
 import json
 
+from PIL import Image
+
 from training.logging import MetricsLog, Progress, read_metrics
 
 
@@ -44,8 +46,12 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
 
 
 def test_events_are_written(tmp_path):
-    write(tmp_path, 0, [1, 2])
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    Image.new("RGBA", (9, 5), "red").save(tmp_path / "red.png")
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        log.write({"step": 1, "train/loss": 1.0})
+        log.picture("examples", tmp_path / "red.png", 1)
+    (events,) = (tmp_path / "tensorboard").glob("events*")
+    assert all(name in events.read_bytes() for name in (b"train/loss", b"examples", b"PNG"))
 
 
 def test_plain_lines_without_a_terminal(capsys):
