@@ -17,7 +17,7 @@ from absl import flags
 from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
-from training import multihost, sharding
+from training import multihost, plots, sharding
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.evaluation import make_evaluate
@@ -32,6 +32,7 @@ _CHECKPOINT_DIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
 _SPLIT = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
 _KEEP_PROB = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
+_OUT = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
 _BLOCK_SIZE = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
 
 
@@ -53,13 +54,14 @@ def main(_) -> int:
         _CHECKPOINT_DIR.value or workdir / "checkpoints",
         _CHECKPOINT.value,
         keep_prob=_KEEP_PROB.value,
+        out=None if _OUT.value is None else pathlib.Path(_OUT.value),
     )
     if jax.process_index() == 0:
         print(json.dumps(result, indent=2))
     return 0
 
 
-def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> dict:
+def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out=None) -> dict:
     """The task's metrics of a checkpoint over `config.data.eval_split`.
 
     Args:
@@ -67,6 +69,7 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> 
       checkpoint_dir: where its checkpoints are.
       checkpoint: "latest", "best", or a step.
       keep_prob: drop during evaluation, DropBlock where the run itself dropped nothing.
+      out: a folder for the picture and the files that the task writes of an evaluation.
 
     Raises:
       ConfigError, DataError: bad input.
@@ -80,7 +83,7 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> 
     config.batch_size = -(-config.batch_size // mesh.size) * mesh.size
     plan = make_plan(config, functools.partial(make_task, train=False))
     with Checkpoints(checkpoint_dir, keep=None, best_metric=plan.task.best_metric) as checkpoints:
-        step = _step(checkpoints, checkpoint)
+        step = checkpoints.step_of(checkpoint)
         state = checkpoints.restore(plan.abstract_state(mesh), step=step)
     run = make_evaluate(
         plan,
@@ -88,25 +91,12 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None) -> 
         keep_prob=1.0 if keep_prob is None else keep_prob,
         dropping=keep_prob is not None,
     )
-    metrics, _ = run(variables(state), jax.random.key(config.seed))
-    return {"step": int(state["step"])} | metrics
-
-
-def _step(checkpoints, name: str) -> int | None:
-    """The step that `name` means; None for the latest whole one."""
-    steps = checkpoints.steps
-    if not steps:
-        raise ConfigError(f"there is no checkpoint in {checkpoints.directory}")
-    if name == "latest":
-        return None
-    if name == "best":
-        if checkpoints.best is None:
-            raise ConfigError(f"no checkpoint in {checkpoints.directory} has been evaluated")
-        return checkpoints.best
-    if not name.isdigit() or int(name) not in steps:
-        listed = ", ".join(map(str, steps))
-        raise ConfigError(f"no checkpoint {name!r} in {checkpoints.directory}; there are {listed}")
-    return int(name)
+    evaluation = run(variables(state), jax.random.key(config.seed))
+    if out is not None and jax.process_index() == 0:
+        plots.save_figure(evaluation.picture, out / "examples.png")
+        for name, text in evaluation.files.items():
+            config_lib.write(out / name, text)
+    return {"step": int(state["step"])} | evaluation.metrics
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
-from training import multihost, plots, sharding, telemetry
+from training import multihost, plots, pretrained, sharding, telemetry
 from training.checkpoints import Checkpoints
 from training.dry_run import dry_run
 from training.evaluation import make_evaluate
@@ -116,11 +116,16 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         if checkpoints.steps and checking:
             config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state(mesh))
+        backbone = None
+        if state is None and config.get("pretrained") is not None:
+            backbone = pretrained.load_backbone(plan, make_task, mesh)
         if lead:  # not before the restore: it may find that the config is of another model
             for folder in (workdir, checkpoints.directory):
                 config_lib.write(folder / "config.json", config_lib.to_json(config))
         if state is None:
             state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
+            if backbone is not None:
+                state = pretrained.with_backbone(state, backbone)
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
         progress = stack.enter_context(log_lib.Progress(total_steps, first, config.batch_size))
@@ -138,12 +143,13 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             evaluation = evaluate(variables(state), key, stop.received)
             if evaluation is None:
                 return None
-            metrics, picture = evaluation
             if lead:
                 path = workdir / "plots" / "examples.png"
-                plots.save_figure(picture, path)
+                plots.save_figure(evaluation.picture, path)
                 log.picture("examples", path, step)
-            return metrics
+                for name, text in evaluation.files.items():
+                    config_lib.write(workdir / name, text)
+            return evaluation.metrics
 
         # --- A stop signal saves at once: the evaluation that was due at that step is made up for.
         # (And so is that of a finished run whose checkpoints alone are left.)

@@ -88,12 +88,13 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.optimizer.clip_norm = placeholder(float)
     config.ema_decay = placeholder(float)  # of parameters and BN statistics; used to evaluate
 
-    # --- Learning rate: linear warm-up from 0, then `kind`.
+    # --- Learning rate: linear warm-up, then `kind`.
     config.schedule = ConfigDict()
     config.schedule.kind = "step"  # or "cosine", "exponential", "constant"
     config.schedule.learning_rate = 0.1  # at a batch of `reference_batch`, scaled linearly
     config.schedule.reference_batch = 256
     config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_start = 0.0  # what the warm-up starts from, of the peak
     config.schedule.boundaries = (30.0, 60.0, 80.0)  # epochs, step
     config.schedule.factor = 0.1  # step: at each boundary; exponential: at each `decay_epochs`
     config.schedule.decay_epochs = 2.4  # exponential, in a staircase

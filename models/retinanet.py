@@ -8,7 +8,7 @@ from flax import nnx
 
 from models import dropping
 from models.fpn import FPN, NORM, PyramidHead
-from models.resnet import ResNet
+from models.resnet import Norm, ResNet
 
 # What an anchor's class probabilities start at: nearly all anchors are background.
 PRIOR = 0.01
@@ -31,6 +31,7 @@ class RetinaNet(nnx.Module):
       fpn_channels: channels of each level.
       head_convs, head_channels: convolutions of each head before its output.
       drop: what is dropped, and where.
+      norm: BatchNorm's constants, in the backbone too.
       dtype: dtype of the computation; parameters, BN statistics and outputs are float32.
       rngs: the stream `params`.
 
@@ -54,6 +55,7 @@ class RetinaNet(nnx.Module):
         head_convs: int = 4,
         head_channels: int = 256,
         drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
+        norm: Norm = NORM,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -73,7 +75,7 @@ class RetinaNet(nnx.Module):
             stem_stride=stem_stride,
             width_multiplier=width_multiplier,
             plan=plan,
-            norm=NORM,
+            norm=norm,
             dtype=dtype,
             rngs=rngs,
         )
@@ -91,6 +93,7 @@ class RetinaNet(nnx.Module):
             max_level=max_level,
             channels=fpn_channels,
             plan=plan,
+            norm=norm,
             dtype=dtype,
             rngs=rngs,
         )
@@ -105,6 +108,7 @@ class RetinaNet(nnx.Module):
                 channels=head_channels,
                 bias=bias,
                 plan=plan,
+                norm=norm,
                 dtype=dtype,
                 rngs=rngs,
             )

@@ -1,16 +1,17 @@
 """One file for each problem: what it adds to the training loop."""
 
 from tasks.classification import Classification
+from tasks.detection import Detection
 
-TASKS = {"classification": Classification}
+TASKS = {"classification": Classification, "detection": Detection}
 
 
-def make_task(config, *, need_data: bool = True, train: bool = True):
-    """The task that `config.task` names; for the other arguments see the task.
+def make_task(config, **options):
+    """The task that `config.task` names; for `options` see `tasks.base.Task`.
 
     Raises:
       ValueError: there is no such task, or what the task says of the config.
     """
     if config.task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {config.task!r}")
-    return TASKS[config.task](config, need_data=need_data, train=train)
+    return TASKS[config.task](config, **options)

@@ -1,7 +1,12 @@
 """What all tasks share: the splits of a data set, batches of them, and normalised images."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
 
 from dropblock import checks
 from inputs import pipeline
@@ -15,7 +20,8 @@ class Task:
     """A problem, as the training loop sees it.
 
     A subclass gives `open_split`, `transform`, `check_example`, `batch_shapes`, `make_model`,
-    `loss`, `summarize`, `predict`, `eval_sums`, `score` and `draw`; see `tasks/classification.py`.
+    `loss`, `summarize`, `predict`, `eval_sums`, `score` and `draw`, for predict.py `unlabeled`,
+    `describe` and `picture`, and perhaps `files`; see `tasks/classification.py`.
 
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
@@ -24,19 +30,24 @@ class Task:
       class_names: what labels index.
       missing: what is missing of the data, or None.
       drops: whether the model drops anything.
+      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
+        argument, the value at the end of training.
     """
 
     best_metric: str
     collects = False
 
-    def __init__(self, config, *, need_data: bool = True, train: bool = True):
+    def __init__(
+        self, config, *, need_data: bool = True, train: bool = True, evaluate: bool = True
+    ):
         """Checks the fields that all tasks have, and opens the data.
 
         Args:
           config: see `configs/defaults.py`.
           need_data: if False, and the data is not there, its counts are taken from the config.
-          train: whether to open the training split; if not, its count and the class names are
-            those of the config, where `facts` of the training run were written.
+          train, evaluate: whether to open the training and the evaluation split; if not, its
+            count and the class names are those of the config, where `facts` of the training run
+            were written.
 
         Raises:
           ValueError: a field out of range, or data that is not there (`DataError`).
@@ -55,9 +66,10 @@ class Task:
         self.config = config
         self.drop = make_drop(config.drop)
         self.drops = self.drop.kind != "none"
+        self.own_keep_probs: dict[str, float] = {}
         self.missing = None
         try:
-            self._open(train)
+            self._open(train, evaluate)
         except DataError as error:
             if need_data:
                 raise
@@ -73,16 +85,18 @@ class Task:
             "num_eval_examples": self.num_eval,
         }
 
-    def _open(self, train):
+    def _open(self, train, evaluate):
         data = self.config.data
-        self.num_train, self.class_names = data.num_train_examples, data.class_names
+        self.num_train, self.num_eval = data.num_train_examples, data.num_eval_examples
+        self.class_names = data.class_names
         if train:
             self.train = self._split(data.train_split)
             self.num_train, self.class_names = len(self.train), self.train.class_names
             self.check_example(self.train, train=True)
-        self.eval = self._split(data.eval_split)
-        self.num_eval, self.class_names = len(self.eval), self.eval.class_names
-        self.check_example(self.eval, train=False)
+        if evaluate:
+            self.eval = self._split(data.eval_split)
+            self.num_eval, self.class_names = len(self.eval), self.eval.class_names
+            self.check_example(self.eval, train=False)
 
     def _split(self, split):
         source = self.open_split(split)
@@ -153,6 +167,24 @@ class Task:
         mean = jnp.asarray(self.config.data.mean, jnp.float32).reshape(1, 1, 1, -1)
         std = jnp.asarray(self.config.data.std, jnp.float32).reshape(1, 1, 1, -1)
         return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
+
+    # --- What is written of predictions.
+
+    def files(self, collected: dict) -> dict[str, str]:
+        """Texts by file name that an evaluation leaves in the workdir."""
+        return {}
+
+    def unlabeled(self, image: np.ndarray, index: int) -> Mapping[str, Any]:
+        """An example of an image of which nothing else is known."""
+        raise NotImplementedError
+
+    def describe(self, prediction: dict) -> dict:
+        """One image's prediction, as `predict` gives it, in JSON's types."""
+        raise NotImplementedError
+
+    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+        """One image, uint8 as it was read, with its prediction."""
+        raise NotImplementedError
 
 
 def mean_color(data) -> tuple[int, ...]:

@@ -15,16 +15,12 @@ from inputs import autoaugment, sources, transforms
 from models.amoebanet import AmoebaNet
 from models.cell_tables import CELLS
 from models.resnet import ResNet
+from tasks import pictures
 from tasks.base import Task, mean_color
 
 
 class Classification(Task):
-    """What classification adds to the training loop.
-
-    Attributes:
-      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
-        argument, the value at the end of training.
-    """
+    """What classification adds to the training loop."""
 
     best_metric = "top1"
 
@@ -64,7 +60,6 @@ class Classification(Task):
             for train in (True, False)
         }
         super().__init__(config, **options)
-        self.own_keep_probs = {}
         if model.name == "amoebanet":
             for name in ("head_keep_prob", "path_keep_prob"):
                 checks.probability(f"model.{name}", model[name])
@@ -167,21 +162,42 @@ class Classification(Task):
         """The first images of a batch with label and prediction, wrong ones in red."""
         images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
         predictions = np.asarray(predictions["logits"]).argmax(-1)
-        columns = 8
-        rows = math.ceil(len(images) / columns)
-        figure = matplotlib.figure.Figure((1.4 * columns, 1.7 * rows))
-        # Matplotlib's own layouts draw everything twice to find what is known: a line of title.
-        figure.subplots_adjust(0.005, 0.03 / rows, 0.995, 1 - 0.2 / rows, wspace=0.05, hspace=0.2)
-        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axis in axes:
-            axis.axis("off")
+        figure, axes = pictures.grid(math.ceil(len(images) / 8), 8, side=1.4)
         for axis, image, label, prediction in zip(axes, images, labels, predictions, strict=False):
-            axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray")
+            pictures.show(axis, image)
             right = label == prediction
             title = self.class_names[prediction]
             if not right:
                 title += f" ({self.class_names[label]})"
             axis.set_title(title, fontsize=8, color="black" if right else "red")
+        return figure
+
+    # --- Predictions for images of one's own.
+
+    def unlabeled(self, image: np.ndarray, index: int) -> dict:
+        return {"image": image, "label": np.int32(0)}
+
+    def describe(self, prediction: dict) -> dict:
+        """The five likeliest classes (or all) and their probabilities."""
+        logits = np.asarray(prediction["logits"], np.float64)
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        best = np.argsort(-probabilities, kind="stable")[:5]
+        return {
+            "top5": [
+                {"class": self.class_names[label], "probability": float(probabilities[label])}
+                for label in best
+            ]
+        }
+
+    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+        """The image with its likeliest classes as the title."""
+        figure, (axis,) = pictures.grid(1, 1, side=4.0)
+        pictures.show(axis, image)
+        best = self.describe(prediction)["top5"][:3]
+        axis.set_title(
+            "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best), fontsize=9
+        )
         return figure
 
 

@@ -131,6 +131,26 @@ class Checkpoints:
         """The best metric of the checkpoints up to a step, -inf where none has one."""
         return max((value for value, step in self._scores() if step <= until), default=-math.inf)
 
+    def step_of(self, name: str) -> int | None:
+        """The step that "latest", "best" or a number means; None for the latest whole one.
+
+        Raises:
+          ConfigError: there is no such checkpoint.
+        """
+        steps = self.steps
+        if not steps:
+            raise ConfigError(f"there is no checkpoint in {self.directory}")
+        if name == "latest":
+            return None
+        if name == "best":
+            if self.best is None:
+                raise ConfigError(f"no checkpoint in {self.directory} has been evaluated")
+            return self.best
+        if not name.isdigit() or int(name) not in steps:
+            listed = ", ".join(map(str, steps))
+            raise ConfigError(f"no checkpoint {name!r} in {self.directory}; there are {listed}")
+        return int(name)
+
     def _scores(self) -> list[tuple[float, int]]:
         return [
             (checkpoint.metrics[self._best_metric], checkpoint.step)

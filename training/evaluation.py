@@ -1,17 +1,33 @@
 """Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import matplotlib.figure
 import numpy as np
 
 from training import sharding, telemetry
 from training import step as step_lib
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      metrics: the task's, `kept/<place>` and `expected_kept/<place>` when dropping, `examples`, the
+        number of them that count, and `skipped`, of those that could not be read.
+      picture: a few examples; None on all processes but 0.
+      files: the task's texts by file name; none on all processes but 0.
+    """
+
+    metrics: dict[str, float]
+    picture: matplotlib.figure.Figure | None
+    files: dict[str, str]
+
+
 def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
-    """Makes `(variables, key, stopping=...) -> (metrics, figure)`.
+    """Makes `(variables, key, stopping=...) -> Evaluation`.
 
     Args:
       plan: `plan.Plan`.
@@ -20,10 +36,8 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
       dropping: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5).
 
     Returns:
-      The function: its metrics are the task's, `kept/<place>` and `expected_kept/<place>` when
-      dropping, and `examples`, the number of them that count; its figure shows a few examples,
-      and is None on all processes but 0. It asks `stopping()` after each batch, and gives up with
-      None as soon as that is true.
+      The function. It asks `stopping()` after each batch, and gives up with None as soon as that
+      is true.
     """
     task, batch_size = plan.task, plan.config.batch_size
     replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
@@ -42,6 +56,7 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
     def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False) -> Any:
         totals: Any = None
         picture: Any = None
+        lead = jax.process_index() == 0
         collected = []
         batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
         for index, local in enumerate(batches):
@@ -50,7 +65,7 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-            if index == 0 and jax.process_index() == 0:  # its rows are the first of the batch
+            if index == 0 and lead:  # its rows are the first of the batch
                 picture = task.draw(jax.device_get(predictions), local)
             if task.collects:
                 collected.append(jax.device_get(predictions))
@@ -61,8 +76,10 @@ def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
             raise RuntimeError(
                 f"evaluated {count} and skipped {skipped} of {task.num_eval} examples"
             )
-        metrics = task.score(totals["sums"], _joined(collected)) | {"examples": count}
-        return metrics | telemetry.place_means(totals["sites"], task.drop.place_of), picture
+        joined = _joined(collected)
+        metrics = task.score(totals["sums"], joined) | {"examples": count, "skipped": skipped}
+        metrics |= telemetry.place_means(totals["sites"], task.drop.place_of)
+        return Evaluation(metrics, picture, task.files(joined) if lead else {})
 
     return evaluate
 

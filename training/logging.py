@@ -154,8 +154,10 @@ class Progress:
         ):
             if name in record:
                 parts.append(form.format(record[name]))
-        parts += [
-            f"{name} {value:.2f}" for name, value in record.items() if name.startswith("eval/")
+        parts += [  # but for those of single classes, "eval/AP/cat"
+            f"{name} {value:.2f}"
+            for name, value in record.items()
+            if name.startswith("eval/") and name.count("/") == 1
         ]
         text = "  ".join(parts)
         if self._live:

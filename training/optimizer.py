@@ -11,7 +11,7 @@ NAMES = ("sgd", "rmsprop")
 
 
 def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, total_steps: int):
-    """Linear warm-up from 0, then the schedule's kind; everything counts from step 0.
+    """Linear warm-up, then the schedule's kind; everything counts from step 0.
 
     Args:
       schedule: `config.schedule`; durations in epochs.
@@ -38,6 +38,8 @@ def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, t
     for name in ("learning_rate", "warmup_epochs"):
         if schedule[name] < 0:
             raise ValueError(f"schedule.{name} must not be negative, got {schedule[name]}")
+    if not 0.0 <= schedule.warmup_start <= 1.0:
+        raise ValueError(f"schedule.warmup_start must be in [0, 1], got {schedule.warmup_start}")
     boundaries = [round(epoch * steps_per_epoch) for epoch in schedule.boundaries]
     if schedule.kind == "step" and boundaries != sorted(set(boundaries)):
         raise ValueError(f"schedule.boundaries must increase, got {schedule.boundaries}")
@@ -65,7 +67,8 @@ def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, t
     }[schedule.kind]()
 
     def learning_rate(step):
-        rising = peak * jnp.asarray(step, jnp.float32) / max(warmup, 1)
+        risen = jnp.asarray(step, jnp.float32) / max(warmup, 1)
+        rising = peak * (schedule.warmup_start + (1.0 - schedule.warmup_start) * risen)
         return jnp.where(step < warmup, rising, decay(step)).astype(jnp.float32)
 
     return learning_rate

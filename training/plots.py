@@ -1,8 +1,11 @@
 """Curves of a run, from its metrics."""
 
 import pathlib
+import re
 
 import matplotlib.figure
+
+_NO_PERCENTAGES = ("/examples", "/skipped", "/positives", "/grad_norm")
 
 
 def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
@@ -12,16 +15,21 @@ def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
 
 
 def curves(records: list[dict]) -> matplotlib.figure.Figure:
-    """Loss, accuracy (or what the task measures), learning rate and kept fractions by epoch."""
+    """Losses, accuracy (or what the task measures), learning rate and kept fractions by epoch.
+
+    The second panel is of percentages: counts and norms, and a class's own, which there may be
+    many of, are in metrics.jsonl and TensorBoard alone.
+    """
     names = sorted({name for record in records for name in record})
     panels = [
-        ("loss", [name for name in names if name.endswith("/loss")]),
+        ("loss", [name for name in names if name.endswith("loss")]),
         (
             "metrics",
             [
                 name
                 for name in names
-                if name.split("/")[0] in ("train", "eval") and not name.endswith("/loss")
+                if re.fullmatch("(train|eval)/[^/]+", name)
+                and not name.endswith(("loss", *_NO_PERCENTAGES))
             ],
         ),
         ("learning rate", [name for name in names if name == "sched/learning_rate"]),

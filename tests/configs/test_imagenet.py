@@ -63,6 +63,7 @@ BASELINE = {
     "schedule.learning_rate": 0.1,
     "schedule.reference_batch": 256,
     "schedule.warmup_epochs": 5.0,
+    "schedule.warmup_start": 0.0,
     "schedule.boundaries": (125.0, 200.0, 250.0),
     "schedule.factor": 0.1,
     "eval_every_epochs": 1.0,

@@ -1,0 +1,49 @@
+"""What the tasks' pictures are made of."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import matplotlib.figure
+import matplotlib.patches
+import numpy as np
+
+
+def grid(rows: int, columns: int, *, side: float) -> tuple[matplotlib.figure.Figure, list]:
+    """A figure of `rows` times `columns` axes without frames, each about `side` inches wide."""
+    figure = matplotlib.figure.Figure((side * columns, 1.2 * side * rows))
+    # Matplotlib's own layouts draw everything twice to find what is known: a line of title.
+    figure.subplots_adjust(0.005, 0.03 / rows, 0.995, 1 - 0.2 / rows, wspace=0.05, hspace=0.2)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.axis("off")
+    return figure, axes
+
+
+def show(axis, image: np.ndarray):
+    """Draws an image, uint8 `[height, width, channels]`."""
+    axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray")
+
+
+def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]):
+    """Draws boxes `[n, 4]`, `[ymin, xmin, ymax, xmax]` in pixels, each label in its own colour."""
+    colors = matplotlib.colormaps["tab10"].colors
+    for (ymin, xmin, ymax, xmax), label, text in zip(
+        np.asarray(boxes, float).tolist(), labels, texts, strict=True
+    ):
+        color = colors[label % len(colors)]
+        # To matplotlib, 0 is the centre of the first pixel; to a box, its corner.
+        corner = (xmin - 0.5, ymin - 0.5)
+        axis.add_patch(
+            matplotlib.patches.Rectangle(
+                corner, xmax - xmin, ymax - ymin, fill=False, edgecolor=color, linewidth=1.2
+            )
+        )
+        axis.text(
+            *corner,
+            text,
+            fontsize=6,
+            color="white",
+            verticalalignment="bottom",
+            clip_on=True,
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
