@@ -102,8 +102,12 @@ def write_table(
     arguments: argparse.Namespace,
     *,
     reference: str = "baseline",
+    data: str = "ImageNet",
 ) -> list[dict]:
-    """Writes `<name>.csv`, `.json` and `.md` into the workdir, and prints the last."""
+    """Writes `<name>.csv`, `.json` and `.md` into the workdir, and prints the last.
+
+    `data` is what the paper's numbers are of.
+    """
     records = collect(runs, metrics, reference)
     folder: pathlib.Path = arguments.workdir
     write(folder / f"{name}.csv", to_csv(records))
@@ -111,7 +115,7 @@ def write_table(
         folder / f"{name}.json", json.dumps(provenance(runs) | {"rows": records}, indent=1) + "\n"
     )
     paper = any(run.row.paper for run in runs)
-    whose = " The paper's numbers are of ImageNet, with the spread it prints." if paper else ""
+    whose = f" The paper's numbers are of {data}, with the spread it prints." if paper else ""
     text = f"{heading(name, runs)}{whose}\n\n{to_markdown(records, metrics)}"
     write(folder / f"{name}.md", text)
     print(text)

@@ -31,7 +31,7 @@ class Task:
       missing: what is missing of the data, or None.
       drops: whether the model drops anything.
       own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
-        argument, the value at the end of training.
+        argument, the value at the end of training; linear from 1.
     """
 
     best_metric: str
@@ -66,7 +66,7 @@ class Task:
         self.config = config
         self.drop = make_drop(config.drop)
         self.drops = self.drop.kind != "none"
-        self.own_keep_probs: dict[str, float] = {}
+        self.own_keep_probs = {}
         self.missing = None
         try:
             self._open(train, evaluate)

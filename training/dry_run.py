@@ -55,6 +55,7 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
     lowered = plan.train_step(mesh).lower(state, sharded, key)
     flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
     print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
+    _print_memory(plan, state, batch)
     if compile_step:
         memory = lowered.compile().memory_analysis()
         print(f"bytes on each device, as XLA plans them for {jax.default_backend()}:")
@@ -64,6 +65,45 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
 
 def _bytes(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _print_memory(plan: Plan, state, batch):
+    """An estimate of what a training step holds on each device.
+
+    The state, gradients, a part of the batch, and a part of all that a trace of the loss keeps for
+    its gradient. XLA's own plan differs: it merges and recomputes some of that, and needs room to
+    work in.
+    """
+    config = plan.config
+    micro = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((x.shape[0] // config.accumulate, *x.shape[1:]), x.dtype),
+        batch,
+    )
+
+    def kept(state, batch, key):
+        def loss(params):
+            out, _ = plan.network.apply(
+                params,
+                state["batch_stats"],
+                plan.task.inputs(batch),
+                train=True,
+                rng=key if plan.task.drops else None,
+                **{name: schedule(state["step"]) for name, schedule in schedules.items()},
+            )
+            return plan.task.loss(out, batch)[0]
+
+        return jax.vjp(loss, state["params"])[1]  # a pytree of what the backward pass needs
+
+    schedules = {"keep_prob": plan.keep_prob} | plan.own_keep_probs
+    residuals = jax.tree.leaves(jax.eval_shape(kept, state, micro, jax.random.key(0)))
+    examples = micro["image"].shape[0]
+    # The rest are the parameters, which the state holds already, or small.
+    cut = _bytes([x for x in residuals if x.shape[:1] == (examples,)])
+    whole = _bytes(state) + _bytes(state["params"])
+    print("estimated bytes on each device (state, gradients, batch, and what they are made from):")
+    for devices in sorted({1, 8, jax.device_count()}):
+        if config.batch_size % (devices * config.accumulate) == 0:
+            print(f"  {devices} devices: {whole + (_bytes(batch) + cut) // devices:,}")
 
 
 def _print_sites(plan: Plan, state, batch):

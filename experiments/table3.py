@@ -1,0 +1,50 @@
+"""Table 3: RetinaNet from ImageNet weights, from scratch, and with DropBlock.
+
+    python -m experiments.table3 --config.data.dir DIR --rows scratch block5 --seeds 0
+    python -m experiments.table3 --dataset voc_xml --config.data.dir DIR --rows scratch block3
+
+Writes table3.csv, table3.json and table3.md into the workdir. The paper's numbers are docs/paper.md
+section 5's, of COCO; `finetune` is a row of that data set alone.
+"""
+
+import sys
+
+from experiments.runner import Row, make_runs, parse, parser, run_all
+from experiments.tables import write_table
+
+METRICS = ("AP", "AP50", "AP75")
+PAPER = {
+    "finetune": (36.5, 55.0, 39.1),
+    "scratch": (36.8, 54.6, 39.4),
+    "block1": (37.9, 56.1, 40.6),
+    "block3": (38.3, 56.4, 41.2),
+    "block5": (38.4, 56.4, 41.2),
+    "block7": (38.2, 56.0, 40.9),
+}
+NOTES = {"finetune": "from ImageNet weights, 28 epochs to the others' 150"}
+
+
+def make_rows(coco: bool) -> list[Row]:
+    """The rows in the paper's order, with its numbers if the data is COCO."""
+    rows = []
+    for name, numbers in PAPER.items():
+        paper = {metric: (number, None) for metric, number in zip(METRICS, numbers, strict=True)}
+        if coco:
+            rows.append(Row(name, name, paper=paper, note=NOTES.get(name, "")))
+        elif name != "finetune":
+            rows.append(Row(name, name))
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser(__doc__, "runs/table3", model="retinanet")
+    options.set_defaults(dataset="coco")
+    arguments = parse(options, argv)
+    runs = make_runs(make_rows(arguments.config.stem == "coco_retinanet"), arguments)
+    code = 0 if arguments.collect else run_all(runs, arguments.shard)
+    write_table("table3", runs, METRICS, arguments, reference="scratch", data="COCO")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
