@@ -78,8 +78,10 @@ class Run:
         return min(done, 0.999)
 
 
-def parser(description: str | None, workdir: str, *, seeds=(0, 1, 2)) -> argparse.ArgumentParser:
-    """The options that all experiments share; see `parse`."""
+def parser(
+    description: str | None, workdir: str, *, seeds=(0, 1, 2), model="resnet"
+) -> argparse.ArgumentParser:
+    """The options that all experiments share; see `parse`. `--dataset` is a config of `model`."""
     options = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,9 +91,10 @@ def parser(description: str | None, workdir: str, *, seeds=(0, 1, 2)) -> argpars
     options.add_argument(
         "--dataset",
         default="imagenet",
-        help="a config: mnist, fashion_mnist, cifar10, image_folder, imagenet, or a file; "
+        help=f"a config: {', '.join(_configs(model))}, or a file; "
         "another set of such images by --config.data.name",
     )
+    options.set_defaults(model=model)
     options.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path(workdir))
     options.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     options.add_argument("--rows", nargs="+", help="only these")
@@ -128,20 +131,25 @@ def parse(options: argparse.ArgumentParser, argv: list[str] | None = None) -> ar
     if not matched or int(matched[1]) >= int(matched[2]):
         options.error(f"--shard must be i/n with i from 0 to n - 1, got {arguments.shard}")
     arguments.shard = int(matched[1]), int(matched[2])
-    arguments.config = config_path(arguments.dataset)
+    arguments.config = config_path(arguments.dataset, arguments.model)
     if not arguments.config.exists():
         options.error(f"--dataset {arguments.dataset}: there is no {arguments.config}")
     arguments.flags = flags
     return arguments
 
 
-def config_path(dataset: str) -> pathlib.Path:
-    """The config file that `--dataset` names."""
+def config_path(dataset: str, model: str = "resnet") -> pathlib.Path:
+    """The config file that `--dataset` names, of a network of this kind."""
     if dataset.endswith(".py"):
         path = pathlib.Path(dataset)
         return path if path.exists() else ROOT / path
-    depth = "50" if dataset == "imagenet" else ""
-    return ROOT / "configs" / f"{dataset}_resnet{depth}.py"
+    return _configs(model).get(dataset, ROOT / "configs" / f"{dataset}_{model}.py")
+
+
+def _configs(model: str) -> dict[str, pathlib.Path]:
+    """The configs of a kind of network, by data set: configs/imagenet_resnet50.py is "imagenet"."""
+    paths = sorted((ROOT / "configs").glob(f"*_{model}*.py"))
+    return {path.stem.split(f"_{model}")[0]: path for path in paths}
 
 
 def make_runs(rows: list[Row], arguments: argparse.Namespace) -> list[Run]:

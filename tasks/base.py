@@ -24,6 +24,8 @@ class Task:
       class_names: what labels index.
       missing: what is missing of the data, or None.
       drops: whether the model drops anything.
+      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
+        argument, the value at the end of training; linear from 1.
     """
 
     best_metric: str
@@ -55,6 +57,7 @@ class Task:
         self.config = config
         self.drop = make_drop(config.drop)
         self.drops = self.drop.kind != "none"
+        self.own_keep_probs = {}
         self.missing = None
         try:
             self._open(train)

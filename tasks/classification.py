@@ -19,12 +19,7 @@ from tasks.base import Task, mean_color
 
 
 class Classification(Task):
-    """What classification adds to the training loop.
-
-    Attributes:
-      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
-        argument, the value at the end of training.
-    """
+    """What classification adds to the training loop."""
 
     best_metric = "top1"
 
@@ -64,7 +59,6 @@ class Classification(Task):
             for train in (True, False)
         }
         super().__init__(config, **options)
-        self.own_keep_probs = {}
         if model.name == "amoebanet":
             for name in ("head_keep_prob", "path_keep_prob"):
                 checks.probability(f"model.{name}", model[name])
