@@ -78,6 +78,7 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
         config.drop.keep_prob = keep_prob
         if config.drop.kind == "none":
             config.drop.kind = "dropblock"
+        config.model.head_keep_prob = 1.0  # the drop sites alone are to act
     mesh = sharding.make_mesh()
     # Padded and masked, so the batch may be what these devices divide.
     config.batch_size = -(-config.batch_size // mesh.size) * mesh.size

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import dropping
+from models import dropping, pooling
 from models.cell_tables import Table
 from models.convolution import conv_general_dilated
 
@@ -189,10 +189,7 @@ class Operation(nnx.Module):
         reports = {}
         if self.pool is not None:
             kind, window, strides = self.pool
-            if kind == "max":
-                x = nnx.max_pool(x, window, strides, "SAME")
-            else:  # as TensorFlow's: what is padded does not count
-                x = nnx.avg_pool(x, window, strides, "SAME", count_include_pad=False)
+            x = {"max": pooling.max_pool, "avg": pooling.avg_pool}[kind](x, window, strides)
         for stage in self.stages:
             x, report = stage(x, train, drops)
             reports |= report

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import defaults
@@ -77,8 +78,8 @@ def test_sgd_is_the_authors(nesterov):
     literal, velocity = {k: np.array(v) for k, v in params.items()}, {"kernel": 0, "scale": 0}
     for step, rate in enumerate(rates):
         grads = {"kernel": jnp.array([0.5, 0.1 * step]), "scale": jnp.array([1.0])}
-        updates, state = tx.update(grads, state, params)
-        params = jax.tree.map(lambda p, u, rate=rate: p + rate * u, params, updates)
+        updates, state = tx.update(grads, state, params, learning_rate=rate)
+        params = optax.apply_updates(params, updates)
         for name in literal:
             # TensorFlow's momentum: the L2 term is part of the gradient, the rate outside it.
             grad = np.array(grads[name]) + (0.01 * literal[name] if name == "kernel" else 0)
@@ -93,13 +94,55 @@ def test_clipping_bounds_the_gradient_as_a_whole():
     config = defaults.get_config().optimizer
     config.update({"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 1.0})
     tx = make_optimizer(config, {"w": True})
-    updates, _ = tx.update(
-        {"w": jnp.array([3.0, 4.0])}, tx.init({"w": jnp.zeros(2)}), {"w": jnp.zeros(2)}
-    )
+    params = {"w": jnp.zeros(2)}
+    grads = {"w": jnp.array([3.0, 4.0])}
+    updates, _ = tx.update(grads, tx.init(params), params, learning_rate=1.0)
     np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
 
 
-@pytest.mark.parametrize("fields", [{"momentum": 1.0}, {"weight_decay": -1.0}])
+@pytest.mark.parametrize("epsilon", [1.0, 1e-3])
+def test_rmsprop_is_tensorflows(epsilon):
+    """tf.train.RMSPropOptimizer's rule, written out, over rates that change."""
+    config = defaults.get_config().optimizer
+    config.update({"name": "rmsprop", "momentum": 0.9, "nesterov": False, "weight_decay": 0.01})
+    config.update({"rms_decay": 0.8, "rms_epsilon": epsilon, "decay_biases": False})
+    tx = make_optimizer(config, {"kernel": True, "bias": True, "scale": False})
+    params = {
+        "kernel": jnp.array([1.0, -2.0]),
+        "bias": jnp.array([0.5]),
+        "scale": jnp.array([3.0]),
+    }
+    state = tx.init(params)
+    variables = {name: np.array(value, np.float64) for name, value in params.items()}
+    mean_square = {name: np.ones_like(value) for name, value in variables.items()}
+    momentum = {name: np.zeros_like(value) for name, value in variables.items()}
+    for step, rate in enumerate([0.1, 0.4, 0.2, 0.05]):
+        grads = {
+            "kernel": jnp.array([0.5, 3.0 * step]),
+            "bias": jnp.array([-0.2]),
+            "scale": jnp.array([1.0 - step]),
+        }
+        updates, state = tx.update(grads, state, params, learning_rate=rate)
+        params = optax.apply_updates(params, updates)
+        for name in variables:
+            grad = np.array(grads[name]) + (0.01 * variables[name] if name == "kernel" else 0)
+            mean_square[name] += (1 - 0.8) * (grad**2 - mean_square[name])
+            momentum[name] *= 0.9
+            momentum[name] += rate * grad / np.sqrt(mean_square[name] + epsilon)
+            variables[name] -= momentum[name]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), params, variables)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"name": "adam"},
+        {"rms_decay": 1.0},
+        {"rms_epsilon": 0.0},
+    ],
+)
 def test_wrong_optimizers_are_refused(fields):
     config = defaults.get_config().optimizer
     config.update(fields)

@@ -157,9 +157,10 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
         grads.append(grad)
         losses.append(loss)
     mean = jax.tree.map(lambda *g: sum(g) / 2, *grads)
-    updates, _ = plan.optimizer.update(mean, start["opt_state"], start["params"])
-    params = jax.tree.map(lambda p, u: p + plan.learning_rate(0) * u, start["params"], updates)
-    literal = params, stats
+    updates, _ = plan.optimizer.update(
+        mean, start["opt_state"], start["params"], learning_rate=plan.learning_rate(0)
+    )
+    literal = optax.apply_updates(start["params"], updates), stats
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         (state["params"], state["batch_stats"]),
