@@ -28,8 +28,9 @@ def make_rows(coco: bool) -> list[Row]:
     """The rows in the paper's order, with its numbers if the data is COCO."""
     rows = []
     for name, numbers in PAPER.items():
-        paper = {metric: (number, None) for metric, number in zip(METRICS, numbers, strict=True)}
         if coco:
+            without_spread = [(number, None) for number in numbers]
+            paper: dict = dict(zip(METRICS, without_spread, strict=True))
             rows.append(Row(name, name, paper=paper, note=NOTES.get(name, "")))
         elif name != "finetune":
             rows.append(Row(name, name))

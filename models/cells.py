@@ -165,8 +165,9 @@ class Operation(nnx.Module):
             relu, kernels = True, [[Kernel((1, 1), filters, (stride, stride))]]
             kernels = kernels if changes or stride > 1 else []
         elif "pool" in operation:
-            kind, height, width = re.fullmatch(r"(\w+)_pool_(\d+)x(\d+)", operation).groups()
-            self.pool = (kind, (int(height), int(width)), (stride, stride))
+            kind, size = operation.split("_pool_")
+            height, width = map(int, size.split("x"))
+            self.pool = (kind, (height, width), (stride, stride))
             relu, kernels = False, [[Kernel((1, 1), filters)]] if changes else []
         else:
             relu, kernels = True, _stages(operation, inputs, filters, stride)

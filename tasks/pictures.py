@@ -26,11 +26,11 @@ def show(axis, image: np.ndarray):
 
 def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]):
     """Draws boxes `[n, 4]`, `[ymin, xmin, ymax, xmax]` in pixels, each label in its own colour."""
-    colors = matplotlib.colormaps["tab10"].colors
+    colors = matplotlib.colormaps["tab10"]
     for (ymin, xmin, ymax, xmax), label, text in zip(
         np.asarray(boxes, float).tolist(), labels, texts, strict=True
     ):
-        color = colors[label % len(colors)]
+        color = colors(label % colors.N)
         # To matplotlib, 0 is the centre of the first pixel; to a box, its corner.
         corner = (xmin - 0.5, ymin - 0.5)
         axis.add_patch(

@@ -136,7 +136,7 @@ def make_optimizer(optimizer, decayed) -> optax.GradientTransformationExtraArgs:
 def _descend() -> optax.GradientTransformationExtraArgs:
     """Times -learning_rate, which is given to each update."""
 
-    def update(updates, state, params=None, *, learning_rate, **_):
-        return jax.tree.map(lambda update: -learning_rate * update, updates), state
+    def update(updates, state, params=None, **extra):
+        return jax.tree.map(lambda update: -extra["learning_rate"] * update, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
