@@ -11,7 +11,7 @@ from configs import detection
 def get_config(variant: str = "dropblock"):
     config = detection.get_small_config()
     config.batch_size = 16
-    config.epochs = 12.0
+    config.epochs = 8.0
     config.model.max_level = 5  # anchors of 20 to 127 pixels; the digits are 20 to 48
     config.model.anchor_scale = 2.5
     config.model.anchor_aspects = ((1.0, 1.0), (0.7, 1.4))  # no digit is wider than high

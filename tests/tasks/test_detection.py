@@ -1,0 +1,269 @@
+"""The detection task by hand: its loss, its way back to the original pixels, COCO's numbers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_detection
+from detection.evaluate import evaluate
+from detection.losses import detection_loss
+from detection.matching import make_targets
+from tasks import make_task
+from training import sharding
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(tiny_detection.get_config())
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return next(task.eval_batches(rows=slice(None)))
+
+
+@pytest.fixture(scope="module")
+def right(task):
+    """From a batch, the outputs of a network that is right about every anchor."""
+
+    @jax.jit
+    def outputs(boxes, labels):
+        targets = make_targets(boxes, labels, task.anchors)
+        logits = 20.0 * jax.nn.one_hot(targets.labels, 10) - 10.0
+        return {"class_logits": logits, "box_codes": targets.codes}
+
+    return lambda batch: outputs(batch["boxes"], batch["labels"])
+
+
+@pytest.fixture(scope="module")
+def out(batch, right):
+    return right(batch)
+
+
+@pytest.fixture(scope="module")
+def predict(task):
+    """`(out, batch) -> predictions` on one device, on the host."""
+    step = jax.jit(lambda out, batch: task.predict(out, batch, lambda function: function))
+    return lambda out, batch: jax.device_get(step(out, batch))
+
+
+def noisy(out, key):
+    return {
+        name: x + 0.3 * jax.random.normal(jax.random.fold_in(key, index), x.shape)
+        for index, (name, x) in enumerate(out.items())
+    }
+
+
+def test_the_loss_is_that_of_its_parts(task, batch, out, key):
+    out = noisy(out, key)
+    loss, sums = task.loss(out, batch)
+    targets = make_targets(batch["boxes"], batch["labels"], task.anchors)
+    expected, parts = detection_loss(out["class_logits"], out["box_codes"], targets)
+    metrics = task.summarize(sums)
+    assert float(loss) == pytest.approx(float(expected)) == metrics["loss"]
+    assert metrics["class_loss"] == pytest.approx(float(parts["class_loss"]))
+    assert metrics["box_loss"] == pytest.approx(float(parts["box_loss"]))
+    assert metrics["positives"] == pytest.approx(float((targets.labels >= 0).sum()) / 8)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_the_examples_that_count(
+    task, batch, out, predict, key
+):
+    out = noisy(out, key)
+    mask = np.arange(8) != 3
+    # What is masked may hold anything.
+    broken = out | {"class_logits": out["class_logits"].at[3].set(jnp.nan)}
+    sums = task.eval_sums(predict(broken, batch), batch | {"mask": mask})
+    kept = {name: x[mask] for name, x in batch.items()}
+    loss, _ = task.loss({name: x[mask] for name, x in out.items()}, kept)
+    assert task.summarize(sums)["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert sums["count"] == 7
+
+
+def test_detections_are_in_the_pixels_of_the_original(task, right, predict):
+    # An image that is made smaller, another larger, neither square.
+    transform = task.transform(train=False)
+    examples = []
+    for index, (height, width) in enumerate([(100, 128), (48, 30)]):
+        low = np.array([[0.1, 0.05], [0.5, 0.4]]) * (height, width)
+        high = low + np.array([[0.35, 0.4], [0.5, 0.6]]) * (height, width)  # to the very corner
+        examples.append(
+            task.unlabeled(np.zeros((height, width, 1), np.uint8), index)
+            | {
+                "boxes": np.concatenate([low, high], 1).astype(np.float32),
+                "labels": np.array([3, 7], np.int32),
+                "crowd": np.zeros(2, bool),
+            }
+        )
+    rows = [transform(example, np.random.default_rng(0)) for example in examples * 4]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    found = predict(right(batch), batch)
+    for row, example in enumerate(examples):
+        sure = found["scores"][row] > 0.5
+        assert sorted(found["labels"][row][sure]) == [3, 7]
+        order = np.argsort(found["labels"][row][sure])
+        np.testing.assert_allclose(found["boxes"][row][sure][order], example["boxes"], atol=1e-2)
+        assert (found["boxes"][row] <= np.tile(example["image"].shape[:2], 2)).all()
+    assert found["index"].tolist() == [0, 1] * 4
+
+
+def test_predictions_do_not_depend_on_the_number_of_devices(task, batch, out, predict, key):
+    out = noisy(out, key)
+    mesh = sharding.make_mesh()
+    one = predict(out, batch)
+    eight = jax.jit(lambda out, batch: task.predict(out, batch, sharding.by_device(mesh)))(
+        *jax.device_put((out, batch), sharding.by_batch(mesh))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, eight)
+
+
+def of(predictions, indices):
+    """What an evaluation collects: predictions of some examples, in this order."""
+    return {name: x[np.array(indices)] for name, x in predictions.items()}
+
+
+def test_the_score_is_cocos(task, batch, out, predict, key):
+    predictions = predict(noisy(out, key), batch)
+    found = of(predictions, [5, 0, 7, 2, 1])
+    sums = task.eval_sums(predictions, batch)
+    metrics = task.score(sums, found)
+
+    whole = task.eval.ground_truth()
+    ids = {whole["images"][index]["id"] for index in (0, 1, 2, 5, 7)}
+    truth = whole | {
+        "images": [image for image in whole["images"] if image["id"] in ids],
+        "annotations": [box for box in whole["annotations"] if box["image_id"] in ids],
+    }
+    detections = []
+    for row, index in enumerate(found["index"]):
+        for box, score, label in zip(
+            found["boxes"][row], found["scores"][row], found["labels"][row], strict=True
+        ):
+            if label >= 0:
+                ymin, xmin, ymax, xmax = box.astype(float).tolist()
+                detections.append(
+                    {
+                        "image_id": whole["images"][index]["id"],
+                        "category_id": int(label) + 1,
+                        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+                        "score": float(score),
+                    }
+                )
+    written = json.loads(task.files(found)["detections.json"])
+
+    def ordered(entries):
+        return sorted(entries, key=lambda e: (e["image_id"], -e["score"], e["bbox"]))
+
+    assert ordered(written) == ordered(detections)
+    by_image = {id: [d for d in detections if d["image_id"] == id] for id in ids}
+    first = [d for own in by_image.values() for d in own[:20]]
+    for limit, chosen in ((20, first), (50, detections)):
+        expected, per_class = evaluate(truth, chosen, max_detections=limit)
+        for name, value in expected.items():
+            if limit == 50 and name not in ("AP", "AP50", "AP75", "AR50"):
+                continue
+            name = f"{name}@50" if limit == 50 and name.startswith("AP") else name
+            if np.isnan(value):
+                assert name not in metrics
+            else:
+                assert metrics[name] == pytest.approx(100 * value), name
+        if limit == 20:
+            for name, value in per_class.items():
+                assert np.isnan(value) or metrics[f"AP/{name}"] == pytest.approx(100 * value)
+    assert 0 < metrics["AP"] < 100
+
+
+def test_images_that_were_not_read_are_not_held_against_the_detector(task, batch, out, predict):
+    predictions = predict(out, batch)
+    sums = task.eval_sums(predictions, batch)
+    assert task.score(sums, of(predictions, [6, 2]))["AP"] == 100
+    with pytest.raises(RuntimeError, match="more than once"):
+        task.score(sums, of(predictions, [6, 2, 6]))
+
+
+def test_a_network_that_finds_nothing_scores_nothing(task, batch, out, predict):
+    found = predict({name: jnp.full_like(x, jnp.nan) for name, x in out.items()}, batch)
+    assert task.score(task.eval_sums(found, batch), found)["AP"] == 0
+    assert json.loads(task.files(found)["detections.json"]) == []
+
+
+def test_pictures_show_the_ground_truth_and_what_is_found(task, batch, out, predict):
+    predictions = predict(out, batch)
+    figure = task.draw(predictions, batch, limit=3)
+    for row in range(3):
+        truth, found = figure.axes[row], figure.axes[row + 3]
+        names = [task.class_names[label] for label in batch["labels"][row] if label >= 0]
+        assert [text.get_text() for text in truth.texts] == names
+        assert sorted(text.get_text() for text in found.texts) == sorted(f"{n} 1.00" for n in names)
+        corners = [sorted(patch.get_xy() for patch in axis.patches) for axis in (truth, found)]
+        np.testing.assert_allclose(corners[1], corners[0], atol=1e-2)
+
+
+def test_a_prediction_in_words(task, batch, out, predict):
+    predictions = predict(out, batch)
+    prediction = {name: values[0] for name, values in predictions.items()}
+    described = json.loads(json.dumps(task.describe(prediction)))["detections"]
+    known = batch["labels"][0] >= 0
+    sure = [found for found in described if found["score"] > 0.5]
+    assert {found["class"] for found in sure} == set(map(str, batch["labels"][0][known]))
+    scores = [found["score"] for found in described]
+    assert scores == sorted(scores, reverse=True)
+    figure = task.picture(batch["image"][0], prediction)
+    assert len(figure.axes[0].patches) == len(sure)
+
+
+def test_shapes_are_those_of_the_data(task):
+    batch = next(task.train_batches(start_step=0, rows=slice(None)))
+    shapes = task.batch_shapes(8)
+    assert shapes.keys() == batch.keys() - {"skipped"}
+    for name, expected in shapes.items():
+        assert (batch[name].shape, batch[name].dtype) == (expected.shape, expected.dtype), name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.name": "resnet"}, "model.name must be one of .*'retinanet'.*'resnet'"),
+        ({"data.image_size": 72}, "image_size must be a multiple of 16, the stride of level 4.*72"),
+        ({"data.max_boxes": 0}, "data.max_boxes must be positive, got 0"),
+        ({"data.scale": (1.2, 0.8)}, "data.scale must be two positive factors in order"),
+        ({"data.channels": 3, "data.mean": (0.1,) * 3, "data.std": (0.3,) * 3}, "1 channels"),
+        ({"data.name": "nowhere"}, "inputs.prepare --name=nowhere"),
+        ({"data.name": "coco_json"}, "set config.data.dir"),
+        ({"detection.max_detections": (10,)}, "max_detections must be .* above 10.*10"),
+        ({"detection.max_detections": (100, 100)}, "max_detections must be different"),
+        ({"detection.nms_iou": 1.5}, "detection.nms_iou must be in"),
+        ({"detection.huber_delta": 0.0}, "detection.huber_delta must be positive"),
+        ({"detection.focal_gamma": -1.0}, "detection.focal_gamma must not be negative"),
+        ({"detection.max_candidates": 0}, "detection.max_candidates must be positive"),
+        ({"model.anchor_aspects": ()}, "aspects"),
+    ],
+)
+def test_wrong_configs_are_refused(fields, message):
+    config = tiny_detection.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        make_task(config)
+
+
+def test_an_evaluation_split_without_objects_is_refused(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    pixels = np.zeros((40, 40), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "one.png")
+    coco = {
+        "images": [{"id": 7, "file_name": "one.png", "height": 40, "width": 40}],
+        "categories": [{"id": 4, "name": "cell"}],
+        "annotations": [],
+    }
+    for split in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+    config = tiny_detection.get_config()
+    config.data.update({"name": "coco_json", "dir": str(tmp_path)})
+    config.data.update({"train_split": "train", "eval_split": "val"})
+    with pytest.raises(ValueError, match="split 'val' of coco_json has no boxes"):
+        make_task(config)
