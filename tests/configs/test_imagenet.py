@@ -25,6 +25,7 @@ BASELINE = {
     "dtype": "bfloat16",
     "label_smoothing": 0.0,
     "ema_decay": None,
+    "model.name": "resnet",
     "model.depth": 50,
     "model.stem": "imagenet",
     "model.stem_stride": 1,
@@ -55,9 +56,11 @@ BASELINE = {
     "data.num_classes": 1000,
     "data.num_train_examples": 1_281_167,
     "data.num_eval_examples": 50_000,
+    "optimizer.name": "sgd",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": True,
     "optimizer.weight_decay": 1e-4,
+    "optimizer.decay_biases": True,
     "optimizer.clip_norm": None,
     "schedule.kind": "step",
     "schedule.learning_rate": 0.1,
@@ -69,8 +72,17 @@ BASELINE = {
     "eval_every_epochs": 1.0,
 }
 
-# What no number of the paper depends on.
+# What no number of the paper depends on, and what another network or optimizer reads.
 OURS = {
+    "aux_weight",
+    "model.cells",
+    "model.cells_per_stack",
+    "model.filters",
+    "model.head_keep_prob",
+    "model.path_keep_prob",
+    "model.remat",
+    "optimizer.rms_decay",
+    "optimizer.rms_epsilon",
     "seed",
     "data.dir",
     "data.class_names",
