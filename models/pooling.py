@@ -22,7 +22,8 @@ def avg_pool(x: jax.Array, window: tuple[int, int], strides: tuple[int, int]) ->
     if jax.default_backend() == "cpu":
         count = functools.partial(_by_axes, window=window, strides=strides, combine=operator.add)
         return count(x, fill=0) / count(np.ones((1, *x.shape[1:3], 1), x.dtype), fill=0)
-    return nnx.avg_pool(x, window, strides, "SAME", count_include_pad=False)
+    pooled = nnx.avg_pool(x, window, strides, "SAME", count_include_pad=False)
+    return pooled.astype(x.dtype)  # it makes float32 of bfloat16
 
 
 def _by_axes(x, window, strides, combine, fill):

@@ -23,7 +23,10 @@ def test_values_and_gradients_are_xlas(size, window, strides, dtype):
     tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
     for ours, xlas in (
         (pooling.max_pool, lambda *a: nnx.max_pool(*a, "SAME")),
-        (pooling.avg_pool, lambda *a: nnx.avg_pool(*a, "SAME", count_include_pad=False)),
+        (
+            pooling.avg_pool,
+            lambda *a: nnx.avg_pool(*a, "SAME", count_include_pad=False).astype(dtype),
+        ),
     ):
         out, back = jax.vjp(lambda x, pool=ours: pool(x, window, strides), x)
         want, want_back = jax.vjp(lambda x, pool=xlas: pool(x, window, strides), x)

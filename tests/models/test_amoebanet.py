@@ -1,0 +1,407 @@
+"""AmoebaNet: published sizes, the authors' constants, drop sites, and cells by hand."""
+
+import functools
+import math
+import pathlib
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.amoebanet import AmoebaNet
+from models.cell_tables import CELLS, Cells, Table
+from models.cells import Cell, Dropping, FactorizedReduction, Feature, Kernel, Stage
+from models.dropping import Drop, SitePlan
+
+NO_DROP = Drop()
+DROP = Drop("dropblock", {"last_half": 1.0}, block_size=3)
+OFF = Dropping(1.0, None, None, None)
+
+# A cell of few operations, so that tests of the skeleton compile in seconds.
+LIGHT = Cells(
+    Table(("none @1 + 1x1 @0", "max_pool_3x3 @0 + none @2"), used="1 0 1 0"),
+    Table(("1x1 @1 + max_pool_2x2 @0", "none @2 + avg_pool_3x3 @1"), used="1 1 1 0"),
+)
+
+
+def make(cells=LIGHT, cells_per_stack=1, filters=8, classes=10, seed=0, **arguments):
+    rngs = nnx.Rngs(params=jax.random.key(seed))
+    arguments = {"image_size": 32, "stem": "small", "stem_stride": 2} | arguments
+    return AmoebaNet(cells, cells_per_stack, filters, classes, rngs=rngs, **arguments)
+
+
+def at_331(cell, cells_per_stack, filters, **arguments):
+    arguments = {"aux_head": False, "stem": "imagenet"} | arguments
+    return make(CELLS[cell], cells_per_stack, filters, classes=1000, image_size=331, **arguments)
+
+
+def parameters(model):
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def multiply_adds(jaxpr):
+    """Of all convolutions and matrix products of a jaxpr."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape  # [height, width, inputs / groups, outputs]
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel[:3])
+        elif eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            inputs = eqn.invars[0].aval.shape
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(inputs[d] for d in contracted)
+        for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+            total += multiply_adds(inner)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("cell", "cells_per_stack", "filters", "millions", "billions"),
+    [
+        ("B", 6, 256, 141.7, 37.9),
+        ("A", 6, 190, 86.7, 23.1),
+        pytest.param("B", 6, 512, 557.3, None, marks=pytest.mark.slow),
+    ],
+)
+def test_published_sizes(monkeypatch, cell, cells_per_stack, filters, millions, billions):
+    # The forms that are quick on a CPU are no convolutions, and would not be counted.
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    counted = []
+
+    def forward(x):
+        model = at_331(cell, cells_per_stack, filters)
+        counted.append(parameters(model))
+        return model(x, train=False)["logits"]
+
+    jaxpr = jax.make_jaxpr(forward)(jax.ShapeDtypeStruct((1, 331, 331, 3), jnp.float32))
+    assert round(counted[0] / 1e6, 1) == millions
+    if billions is not None:
+        assert round(multiply_adds(jaxpr.jaxpr) / 1e9, 1) == billions
+
+
+@functools.cache
+def traced():
+    """What AmoebaNet-B (6, 256) gives in training at 331, by shape."""
+
+    def forward(x, key):
+        drop = Drop("dropblock", {"last_half": 1.0}, block_size=11)
+        model = at_331("B", 6, 256, aux_head=True, drop=drop, remat=True, dtype=jnp.bfloat16)
+        return model(x, train=True, keep_prob=0.9, path_keep_prob=jnp.float32(0.7), rng=key)
+
+    x = jax.ShapeDtypeStruct((2, 331, 331, 3), jnp.float32)
+    return jax.eval_shape(forward, x, jax.random.key(0))
+
+
+def test_output_sizes_of_all_cells_at_331():
+    sizes = {"stem": (165, 32), "stem0": (83, 128), "stem1": (42, 256)}
+    sizes |= {f"cell{i}": (42, 1024) for i in range(6)} | {"reduction0": (21, 1024)}
+    sizes |= {f"cell{i}": (21, 2048) for i in range(6, 12)} | {"reduction1": (11, 2048)}
+    sizes |= {f"cell{i}": (11, 4096) for i in range(12, 18)}
+    out = traced()
+    others = {"logits", "aux_logits", "kept", "expected", "maps"}
+    assert set(out) == set(sizes) | others
+    for name, (size, channels) in sizes.items():
+        assert out[name].shape == (2, size, size, channels), name
+        assert out[name].dtype == jnp.bfloat16, name
+    assert out["logits"].shape == out["aux_logits"].shape == (2, 1000)
+    assert out["logits"].dtype == out["aux_logits"].dtype == jnp.float32
+
+
+def table_sites(table):
+    """The names of a cell's BatchNorms and skips, read off its table."""
+    norms, skips = ["h0.norm", "h1.norm"], []
+    stages = {"1x1": 1, "3x3": 3, "1x7_7x1": 3}
+    for number, pair in enumerate(table.operations, start=2):
+        for side, (name, _) in zip(("left", "right"), pair, strict=True):
+            if name == "none":
+                skips.append(f"h{number}.{side}.skip")
+            elif "pool" not in name:
+                count = stages.get(name) or int(name[-1])  # separable_3x3_2: two of them
+                norms += [f"h{number}.{side}.norm{i + 1}" for i in range(count)]
+    return norms + skips
+
+
+def test_drop_sites_are_after_every_norm_and_on_every_skip_of_the_last_half():
+    expected = {
+        f"last_half.cell{i}.{name}" for i in range(9, 18) for name in table_sites(CELLS["B"].normal)
+    }
+    expected |= {f"last_half.reduction1.{name}" for name in table_sites(CELLS["B"].reduction)}
+    out = traced()
+    sites = {name for name in out["kept"] if name != "head" and not name.startswith("path.")}
+    assert sites == expected and len(sites) == 120
+    maps = {name: out["maps"][name].shape for name in sites}
+    assert {size for name, size in maps.items() if "cell9." in name} == {(21, 21)}
+    assert {size for name, size in maps.items() if "cell17." in name} == {(11, 11)}
+    assert set(maps.values()) == {(21, 21), (11, 11)}
+    assert maps["last_half.reduction1.h3.right.norm1"] == (21, 21)  # before its stride
+    assert maps["last_half.reduction1.h3.right.norm2"] == (11, 11)
+    assert all(kept.shape == (2,) for kept in out["kept"].values())
+
+
+def test_paths_are_dropped_after_every_operation_but_none():
+    paths = [name for name in traced()["kept"] if name.startswith("path.")]
+    # Of the ten operations of each cell, two are none: 18 normal and 4 reduction cells.
+    assert len(paths) == 22 * 8
+    assert "path.first_half.stem0.h2.left" in paths and "path.last_half.cell17.h6.right" in paths
+
+
+@pytest.mark.parametrize(
+    ("cells_per_stack", "last"),
+    [
+        (1, ["cell2"]),
+        (2, ["cell3", "reduction1", "cell4", "cell5"]),
+        (3, ["cell5", "reduction1", "cell6", "cell7", "cell8"]),
+    ],
+)
+def test_the_last_half_of_the_normal_cells_and_what_stands_between_them(cells_per_stack, last):
+    model = nnx.eval_shape(lambda: make(cells_per_stack=cells_per_stack, drop=DROP))
+    found = [name for name in model.order if model.cells[name].h0.site is not None]
+    assert found == last
+
+
+def test_the_generic_drop_path_drops_the_same_paths():
+    drop = Drop("drop_path", {"first_half": 1.0, "last_half": 1.0})
+
+    def forward(x, key, drop=drop, **arguments):
+        return make(drop=drop)(x, train=True, rng=key, **arguments)
+
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    generic = jax.eval_shape(forward, x, jax.random.key(0))["kept"]
+    own = functools.partial(forward, drop=NO_DROP, path_keep_prob=jnp.float32(0.7))
+    scheduled = jax.eval_shape(own, x, jax.random.key(0))["kept"]
+    names = {name.removesuffix(".path") for name in generic} - {"head"}
+    assert names == {name.removeprefix("path.") for name in scheduled} - {"head"} != set()
+
+
+def test_initialisers_are_tensorflows():
+    rngs = nnx.Rngs(params=0)
+    depthwise = Kernel((3, 3), 512, depthwise=True)
+    stage = Stage(512, [depthwise, Kernel((1, 1), 256)], site=None, dtype=jnp.float32, rngs=rngs)
+    per_channel, pointwise = (np.asarray(conv.kernel[...]) for conv in stage.convs)
+    # Fan-out of a depthwise kernel is 9 in TensorFlow, where it is [3, 3, channels, 1].
+    assert per_channel.std() == pytest.approx((2 / 9) ** 0.5, rel=0.03)
+    assert pointwise.std() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
+    assert np.abs(pointwise).max() == pytest.approx(2 / 0.87962566 * (2 / 256) ** 0.5, rel=0.02)
+    assert all(conv.bias is None for conv in stage.convs)
+    assert (stage.norm.momentum, stage.norm.epsilon) == (0.9, 1e-5)
+
+
+def norm(x):
+    """BatchNorm of a batch, with the scale and offset it starts with."""
+    x = np.asarray(x, np.float64)
+    return (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def pool(x, kind):
+    """3x3 at stride 1, SAME; what is padded does not count."""
+    height, width = x.shape[1:3]
+    out = np.empty_like(x)
+    for i in range(height):
+        for j in range(width):
+            under = x[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            out[:, i, j] = under.max((1, 2)) if kind == "max" else under.mean((1, 2))
+    return out
+
+
+def convolve(x, kernel):
+    """At stride 1, SAME; a depthwise kernel has one input channel."""
+    height, width = x.shape[1:3]
+    (rows, columns), last = kernel.shape[:2], kernel.shape[2:]
+    padded = np.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+    out = 0
+    for i in range(rows):
+        for j in range(columns):
+            part = padded[:, i : i + height, j : j + width]
+            out = out + (part * kernel[i, j, 0] if last[0] == 1 else part @ kernel[i, j])
+    return out
+
+
+def literal_stages(params, x):
+    """ReLU, convolutions and norm of each stage, from its parameters."""
+    for stage in params:
+        x = relu(x)
+        for conv in stage["convs"].values():
+            x = convolve(x, np.asarray(conv["kernel"], np.float64))
+        x = norm(x)
+    return x
+
+
+def test_the_normal_cell_of_b_is_its_table_by_hand():
+    @jax.jit
+    def run(current, previous):
+        plan, rngs = SitePlan(NO_DROP), nnx.Rngs(params=0)
+        features = Feature(12, 0), Feature(6, 0)
+        options = {"name": "cell", "plan": plan, "paths": plan, "dtype": jnp.float32, "rngs": rngs}
+        cell = Cell(CELLS["B"].normal, 8, 1, *features, **options)
+        assert cell.output == (32, 0)
+        return cell(current, previous, True, OFF)[0], nnx.to_pure_dict(nnx.state(cell, nnx.Param))
+
+    random = np.random.default_rng(0)
+    current, previous = (random.normal(size=(2, 6, 5, channels)) for channels in (12, 6))
+    got, params = run(current.astype(np.float32), previous.astype(np.float32))
+
+    def operation(name, x):
+        return literal_stages(params["operations"][name]["stages"].values(), x)
+
+    h0, h1 = literal_stages([params["h0"]], current), literal_stages([params["h1"]], previous)
+    h2 = operation("h2_left", h1) + pool(h1, "max")
+    h3 = h1 + operation("h3_right", h0)
+    h4 = operation("h4_left", h1) + operation("h4_right", h0)
+    h5 = operation("h5_left", h2) + h2
+    h6 = pool(h1, "avg") + operation("h6_right", h5)
+    expected = np.concatenate([h0, h3, h4, h6], -1)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_factorized_reduction_by_hand(size):
+    layer = FactorizedReduction(
+        3, 5, relu=True, site=None, dtype=jnp.float32, rngs=nnx.Rngs(params=0)
+    )
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    got, _ = layer(jnp.asarray(x, jnp.float32), True, OFF)
+    kernels = [np.asarray(conv.kernel[0, 0], np.float64) for conv in layer.convs]
+    assert [kernel.shape for kernel in kernels] == [(3, 2), (3, 3)]
+    x = relu(x)
+    half = -(-size // 2)
+    shifted = np.zeros((2, half, half, 3))
+    beside = x[:, 1::2, 1::2]
+    shifted[:, : beside.shape[1], : beside.shape[2]] = beside
+    literal = norm(np.concatenate([x[:, ::2, ::2] @ kernels[0], shifted @ kernels[1]], -1))
+    np.testing.assert_allclose(got, literal, rtol=1e-3, atol=1e-5)
+
+
+def test_an_unused_input_of_a_reduction_cell_is_reduced_before_it_is_concatenated():
+    cells = Cells(LIGHT.normal, Table(LIGHT.reduction.sums, used="0 1 1 0"))
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    out = jax.eval_shape(lambda x: make(cells)(x, train=False), x)
+    assert out["reduction0"].shape == (2, 8, 8, 2 * 16)
+
+
+@functools.cache
+def trained(remat):
+    """Output, gradients and new statistics of one training step of a small network."""
+
+    @jax.jit
+    def run(x, key):
+        # 20 pixels leave the auxiliary head 5.
+        model = make(remat=remat, drop=DROP, image_size=20)
+        graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+        def loss(params):
+            model = nnx.merge(graphdef, params, stats, copy=True)
+            out = model(x, train=True, keep_prob=0.6, path_keep_prob=jnp.float32(0.5), rng=key)
+            total = (out["logits"] ** 2).sum() + (out["aux_logits"] ** 2).sum()
+            return total, (out, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+        grads, (out, new_stats) = jax.grad(loss, has_aux=True)(params)
+        return out, nnx.to_pure_dict(grads), new_stats
+
+    return run(jax.random.normal(jax.random.key(1), (4, 20, 20, 3)), jax.random.key(0))
+
+
+def test_remat_changes_nothing_but_memory():
+    plain, remat = trained(False), trained(True)
+    kept = plain[0]["kept"]
+    jax.tree.map(np.testing.assert_array_equal, kept, remat[0]["kept"])
+    for place in ("head", "path.", "last_half."):  # or nothing is compared
+        assert min(float(k.min()) for name, k in kept.items() if name.startswith(place)) < 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), plain, remat)
+
+
+def test_every_parameter_has_a_gradient_and_every_norm_is_updated():
+    _, grads, stats = trained(False)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.isfinite(grad).all() and (grad != 0).any(), jax.tree_util.keystr(path)
+    for path, value in jax.tree_util.tree_leaves_with_path(stats):
+        start = 1 if path[-1].key == "var" else 0
+        assert (value != start).any(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "call"),
+    [
+        ({"drop": DROP, "head_keep_prob": 1.0}, {}),
+        ({}, {}),  # the head's dropout would be silently off
+        ({"head_keep_prob": 1.0}, {"path_keep_prob": 0.7}),
+    ],
+)
+def test_training_that_should_drop_needs_a_key(model, call):
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    with pytest.raises(ValueError, match="rng must be a JAX key"):
+        jax.eval_shape(lambda x: make(**model)(x, train=True, **call), x)
+    jax.eval_shape(lambda x: make(head_keep_prob=1.0)(x, train=True), x)  # nothing to drop
+
+
+def test_dropping_in_eval_mode(key):
+    """Drops if and only if a key is given; BatchNorm keeps its statistics."""
+
+    @jax.jit
+    def run(x, key):
+        model = make(drop=DROP, head_keep_prob=0.25)
+        before = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        plain = model(x, train=False)
+        dropped = model(x, train=False, keep_prob=0.6, rng=key)
+        return before, plain, dropped, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    x = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    before, plain, dropped, after = run(x, key)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert plain["kept"] == {} and "aux_logits" not in dropped
+    np.testing.assert_array_equal(plain["cell1"], dropped["cell1"])  # of the first half
+    assert (plain["cell2"] != dropped["cell2"]).any()
+    kept = dropped["kept"]
+    assert len(kept) == 1 + 5  # the head; in cell2 two inputs, one convolution, two skips
+    assert all(float(k.min()) < 1 for k in kept.values())
+    assert dropped["expected"]["head"]["kept"] == pytest.approx(0.25)
+    assert 0.1 < float(kept["head"].mean()) < 0.45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stem": "tiny"}, "stem.*'tiny'"),
+        ({"filters": 3}, "filters must be at least 4, got 3"),
+        ({"cells_per_stack": 0}, "cells_per_stack.*0"),
+        ({"stem_stride": 0}, "stem_stride.*0"),
+        ({"head_keep_prob": 1.5}, "head_keep_prob.*1.5"),
+        ({"stem_stride": 4}, "auxiliary head needs a map of at least 5 x 5, got 4 x 4"),
+        ({"drop": Drop("dropblock", {"group4": 1.0})}, "group4.*first_half, last_half"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        nnx.eval_shape(lambda: make(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("sums", "used", "message"),
+    [
+        (("1x1 @1 + conv @0",), "0 0 0", "no operation 'conv'"),
+        (("1x1 @2 + none @0",), "0 0 0", "h2 = .* takes h2, which comes after"),
+        (("1x1 + none @0",), "0 0 0", "operation @state"),
+        (("1x1 @1 + none @0",), "0 0", "used must have 0 or 1 for 3 states, got '0 0'"),
+        (("1x1 @1 + none @0",), "1 1 1", "leave a state to the output"),
+    ],
+)
+def test_wrong_tables_are_refused(sums, used, message):
+    with pytest.raises(ValueError, match=message):
+        Table(sums, used)
+
+
+def test_the_tables_are_those_of_the_documentation():
+    """Cell by cell, as docs/paper.md section 4 prints them."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "paper.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| h")]
+    columns = ["B.normal", "B.reduction", "A.normal", "A.reduction", "D.normal", "D.reduction"]
+    for number, row in enumerate(row for row in rows if row[0] in ("h2", "h3", "h4", "h5", "h6")):
+        for column, cell in zip(columns, row[1:], strict=True):
+            name, kind = column.split(".")
+            assert getattr(CELLS[name], kind).sums[number] == cell, (column, row[0])
