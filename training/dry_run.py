@@ -71,8 +71,8 @@ def _print_memory(plan: Plan, state, batch):
     """An estimate of what a training step holds on each device.
 
     The state, gradients, a part of the batch, and a part of all that a trace of the loss keeps for
-    its gradient. XLA's own plan differs: it merges and recomputes some of that, and needs room to
-    work in.
+    its gradient. XLA merges some of that: on a CPU it planned 16 % less for `mnist_resnet` and 27 %
+    less for `scenes_retinanet` with four convolutions in its heads.
     """
     config = plan.config
     micro = jax.tree.map(
@@ -103,7 +103,8 @@ def _print_memory(plan: Plan, state, batch):
     print("estimated bytes on each device (state, gradients, batch, and what they are made from):")
     for devices in sorted({1, 8, jax.device_count()}):
         if config.batch_size % (devices * config.accumulate) == 0:
-            print(f"  {devices} devices: {whole + (_bytes(batch) + cut) // devices:,}")
+            name = "device" if devices == 1 else "devices"
+            print(f"  {devices} {name}: {whole + (_bytes(batch) + cut) // devices:,}")
 
 
 def _print_sites(plan: Plan, state, batch):
