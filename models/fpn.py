@@ -13,7 +13,7 @@ from flax import nnx
 from dropblock import checks
 from models import dropping
 from models.convolution import conv_general_dilated
-from models.resnet import Norm
+from models.resnet import Norm, ResNet
 
 UPSAMPLING = ("nearest", "bilinear")
 
@@ -210,6 +210,21 @@ class PyramidHead(nnx.Module):
                 reports |= report
             outputs[level] = self.output(x)
         return outputs, reports
+
+
+def backbone_levels(backbone: ResNet) -> dict[int, tuple[str, int]]:
+    """`{level: (name, channels)}` of a ResNet's features.
+
+    Raises:
+      ValueError: their strides are no powers of two.
+    """
+    levels = {}
+    for name, stride, channels in backbone.features:
+        if stride & (stride - 1):
+            first = backbone.features[0][1]
+            raise ValueError(f"stem_stride must be a power of two in a pyramid, got {first}")
+        levels[stride.bit_length() - 1] = (name, channels)
+    return levels
 
 
 def upsample(x: jax.Array, size: Sequence[int], method: str) -> jax.Array:

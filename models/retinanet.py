@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models import dropping
-from models.fpn import FPN, NORM, PyramidHead
+from models.fpn import FPN, NORM, PyramidHead, backbone_levels
 from models.resnet import Norm, ResNet
 
 # What an anchor's class probabilities start at: nearly all anchors are background.
@@ -79,13 +79,7 @@ class RetinaNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        levels = {}
-        for name, stride, channels in self.backbone.features:
-            if stride & (stride - 1):
-                raise ValueError(
-                    f"stem_stride must be a power of two in a pyramid, got {stem_stride}"
-                )
-            levels[stride.bit_length() - 1] = (name, channels)
+        levels = backbone_levels(self.backbone)
         self.feature_names = nnx.static(tuple((level, name) for level, (name, _) in levels.items()))
         self.fpn = FPN(
             {level: channels for level, (_, channels) in levels.items()},

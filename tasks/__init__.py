@@ -2,8 +2,13 @@
 
 from tasks.classification import Classification
 from tasks.detection import Detection
+from tasks.segmentation import Segmentation
 
-TASKS = {"classification": Classification, "detection": Detection}
+TASKS = {
+    "classification": Classification,
+    "detection": Detection,
+    "segmentation": Segmentation,
+}
 
 
 def make_task(config, **options):

@@ -1,0 +1,30 @@
+"""A small FCN on your own images and masks.
+
+    python train.py --config configs/mask_folder_fcn.py --config.data.dir DIR \\
+        --config.data.class_names "('background','nucleus')"
+
+DIR/images holds the images, DIR/masks a PNG of class indices for each (0 is the first of the
+class names; 255 is ignored), DIR/train.txt and DIR/val.txt the names of each split, one a line.
+
+Expected: PLACEHOLDER
+"""
+
+from configs import segmentation
+
+
+def get_config(variant: str = "scratch"):
+    config = segmentation.get_small_config()
+    config.batch_size = 16
+    config.epochs = 20.0
+    # Logits at stride 2, where the paper has 8: at a fourth of its input, as many as the paper's.
+    config.model.stem_stride = 2
+    config.model.min_level = 1
+    config.model.max_level = 4
+
+    config.data.image_size = 129
+
+    config.schedule.warmup_epochs = 1.0
+    config.log_every_steps = 10
+    config.eval_every_epochs = 5.0
+    config.checkpoint_every_steps = 100
+    return segmentation.choose(variant, config)
