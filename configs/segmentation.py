@@ -75,11 +75,11 @@ def get_config() -> Any:
     config.schedule.warmup_start = 0.1
 
     # What segmentation has no use for is not there, so that nobody sets it in vain.
+    amoebanet = ("cells", "cells_per_stack", "filters", "head_keep_prob", "path_keep_prob", "remat")
     for part, names in (
         (config, ("label_smoothing", "aux_weight")),
         (config.data, ("augment", "crop_padding", "autoaugment", "cutout")),
-        (config.model, ("cells", "cells_per_stack", "filters", "head_keep_prob")),
-        (config.model, ("path_keep_prob", "remat")),
+        (config.model, amoebanet),
     ):
         for name in names:
             del part[name]
@@ -101,14 +101,14 @@ def get_small_config() -> Any:
     config.optimizer.weight_decay = 1e-4
     config.schedule.kind = "cosine"
     config.schedule.reference_batch = 16
-    config.schedule.learning_rate = 0.05
+    config.schedule.learning_rate = 0.4
     return config
 
 
-def choose(variant: str, config: Any) -> Any:
-    """Applies one of `VARIANTS` to `config`.
+def choose(variant: str, config: Any, **more: dict) -> Any:
+    """Applies one of `VARIANTS`, or of `more` like them, to `config`.
 
     Raises:
       ValueError: no such variant.
     """
-    return defaults.choose(VARIANTS, variant, config)
+    return defaults.choose(more | VARIANTS, variant, config)

@@ -101,26 +101,24 @@ def segmentation_transform(
       flip: Whether training mirrors half of the images.
       fill: The mean colour, a value for each channel.
       max_size: Evaluation: a height and width that no mask exceeds, as the source's `max_size`.
+        None: of images of which no mask is known; the arrays have no `label` then.
     """
-    if not train and max_size is None:
-        raise ValueError("evaluation needs max_size, the largest height and width of the masks")
-    full_size = max_size or (0, 0)
 
     def transform(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        mask = example["mask"]
-        view = _View(mask.shape, image_size, rng, scale if train else (1, 1), train and flip)
-        if train:
-            label = view.of_mask(mask)
-        else:
-            label = np.full(full_size, IGNORE, np.uint8)
-            label[: mask.shape[0], : mask.shape[1]] = mask
-        return {
+        size = example["image"].shape[:2]
+        view = _View(size, image_size, rng, scale if train else (1, 1), train and flip)
+        arrays = {
             "image": view.of_image(example["image"], fill),
-            "label": label,
             "scale": view.scale.astype(np.float32),
-            "original_size": np.array(mask.shape, np.int32),
+            "original_size": np.array(size, np.int32),
             "index": example["index"],
         }
+        if train:
+            arrays["label"] = view.of_mask(example["mask"])
+        elif max_size is not None:
+            arrays["label"] = np.full(max_size, IGNORE, np.uint8)
+            arrays["label"][: size[0], : size[1]] = example["mask"]
+        return arrays
 
     return transform
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models import dropping
+from models.convolution import conv_general_dilated
 from models.fpn import FPN, NORM, PyramidHead, backbone_levels, upsample
 from models.resnet import Norm, ResNet
 
@@ -102,6 +103,7 @@ class FCN(nnx.Module):
             num_classes,
             (3, 3),
             kernel_init=nnx.initializers.normal(0.01),
+            conv_general_dilated=conv_general_dilated,
             dtype=dtype,
             rngs=rngs,
         )

@@ -7,6 +7,8 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
+from inputs.joint_transforms import IGNORE
+
 
 def grid(rows: int, columns: int, *, side: float) -> tuple[matplotlib.figure.Figure, list]:
     """A figure of `rows` times `columns` axes without frames, each about `side` inches wide."""
@@ -47,3 +49,28 @@ def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]
             clip_on=True,
             bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )
+
+
+def show_mask(axis, mask: np.ndarray):
+    """Draws class indices, uint8 `[height, width]`, in the colours of PASCAL VOC's masks."""
+    axis.imshow(_colors(mask), interpolation="nearest")
+
+
+def add_legend(
+    figure: matplotlib.figure.Figure, masks: Sequence[np.ndarray], class_names: Sequence[str]
+):
+    """Names the classes that are in any of the masks, below them."""
+    names = {IGNORE: "ignored"} | dict(enumerate(class_names))
+    patches = [
+        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=names[value])
+        for value in sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
+    ]
+    figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)
+    lines = -(-len(patches) // 6)
+    figure.subplots_adjust(bottom=0.25 * (lines + 1) / figure.get_figheight())
+
+
+def _colors(values) -> np.ndarray:
+    """VOC's colours of mask values, `[..., 3]`: bits 0, 1, 2 are the high bits of R, G, B, ..."""
+    values = np.asarray(values, int)[..., None] >> np.arange(3)
+    return sum((values >> 3 * bit & 1) << 7 - bit for bit in range(3)).astype(np.uint8)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
-import matplotlib.patches
 import numpy as np
 import optax
 from flax import nnx
@@ -16,6 +15,7 @@ from inputs.segmentation_sources import SegmentationSource, segmentation_source
 from inputs.transforms import ExampleTransform
 from models.fcn import FCN
 from models.resnet import Norm
+from tasks import pictures
 from tasks.base import Task, mean_color
 
 
@@ -23,7 +23,6 @@ class Segmentation(Task):
     """What segmentation adds to the training loop.
 
     Attributes:
-      own_keep_probs: of what the model drops besides the sites of `config.drop`: nothing.
       stride: of the logits; cell i lies on pixel `stride * i`.
     """
 
@@ -46,7 +45,9 @@ class Segmentation(Task):
             raise ValueError(f"data.scale must be positive and rising, got {tuple(data.scale)}")
         if data.name == "scenes" and data.channels != 1:
             raise ValueError(f"scenes are gray: data.channels must be 1, got {data.channels}")
-        self.own_keep_probs = {}
+        checks.probability("model.bn_momentum", model.bn_momentum)
+        if model.bn_epsilon <= 0:
+            raise ValueError(f"model.bn_epsilon must be positive, got {model.bn_epsilon}")
         self.stride = 2**model.min_level
         super().__init__(config, **options)
 
@@ -69,13 +70,14 @@ class Segmentation(Task):
 
     def transform(self, train: bool) -> ExampleTransform:
         data = self.config.data
+        source = None if train else getattr(self, "eval", None)
         return segmentation_transform(
             image_size=data.image_size,
             train=train,
             scale=tuple(data.scale),
             flip=data.flip,
             fill=mean_color(data),
-            max_size=None if train else self.eval.max_size,
+            max_size=source and source.max_size,
         )
 
     def batch_shapes(self, batch_size: int) -> dict:
@@ -91,8 +93,8 @@ class Segmentation(Task):
 
     # --- Model and loss.
 
-    def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
-        """The network, with the classes of the data."""
+    def make_model(self, rngs: nnx.Rngs) -> FCN:
+        """The network that `config.model` describes."""
         model = self.config.model
         return FCN(
             model.depth,
@@ -132,8 +134,11 @@ class Segmentation(Task):
 
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
-          classes]`, see `confusion_matrix`.
+          classes]`, see `confusion_matrix`. Of images without labels, whose sizes nothing bounds,
+          `logits`, `scale` and `original_size`.
         """
+        if "label" not in batch:
+            return {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
 
         def of_example(example):
             logits, label, scale = example
@@ -152,6 +157,8 @@ class Segmentation(Task):
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """The confusion matrix over the examples that `batch["mask"]` keeps."""
         mask = batch["mask"]
+        if "confusion" not in predictions:
+            return {"count": mask.sum()}
         confusion = jnp.where(mask[:, None, None], predictions["confusion"], 0)
         return {"confusion": confusion.sum(0), "count": mask.sum()}
 
@@ -173,37 +180,48 @@ class Segmentation(Task):
             if not np.isnan(iou)
         }
 
-    # --- Pictures.
+    # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 6) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 4) -> matplotlib.figure.Figure:
         """The first images of a batch, their masks, and what is predicted."""
-        classes, labels = np.asarray(predictions["classes"]), np.asarray(batch["label"])
-        sizes, scales = np.asarray(batch["original_size"]), np.asarray(batch["scale"])
-        shown = np.flatnonzero(batch["mask"])[:limit]
-        rows = max(len(shown), 1)
-        figure = matplotlib.figure.Figure((7.5, 2.5 * rows + 0.5), layout="constrained")
-        axes = figure.subplots(rows, 3, squeeze=False)
-        for axis, title in zip(axes[0], ("image", "truth", "prediction"), strict=True):
-            axis.set_title(title)
-        for axis in axes.flat:
-            axis.axis("off")
-        found = set()
-        for row, index in zip(axes, shown, strict=False):
-            height, width = sizes[index]
-            seen = np.round(sizes[index] * scales[index]).astype(int)  # without its padding
-            image = np.asarray(batch["image"])[index, : seen[0], : seen[1]]
-            row[0].imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, "gray")
-            for axis, mask in zip(row[1:], (labels[index], classes[index]), strict=True):
-                mask = mask[:height, :width]
-                axis.imshow(PALETTE[mask], interpolation="nearest")
-                found |= set(np.unique(mask).tolist())
-        names = {IGNORE: "ignored"} | dict(enumerate(self.class_names))
-        patches = [
-            matplotlib.patches.Patch(fc=PALETTE[i] / 255, ec="gray", label=names[i])
-            for i in sorted(found)
-        ]
-        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+        rows = np.flatnonzero(batch["mask"])[:limit]
+        figure, axes = pictures.grid(max(len(rows), 1), 3, side=3.0)
+        masks = []
+        for number, row in enumerate(rows):
+            height, width = batch["original_size"][row]
+            seen = np.round((height, width) * batch["scale"][row]).astype(int)  # without padding
+            pictures.show(axes[3 * number], batch["image"][row][: seen[0], : seen[1]])
+            for column, values in enumerate((batch["label"], predictions["classes"]), start=1):
+                masks.append(np.asarray(values[row])[:height, :width])
+                pictures.show_mask(axes[3 * number + column], masks[-1])
+        for axis, title in zip(axes, ("image", "truth", "prediction"), strict=False):
+            axis.set_title(title, fontsize=8)
+        pictures.add_legend(figure, masks, self.class_names)
         return figure
+
+    def unlabeled(self, image: np.ndarray, index: int) -> dict:
+        return {"image": image, "index": np.int32(index)}
+
+    def describe(self, prediction: dict) -> dict:
+        """The pixels of each class that is found."""
+        values, counts = np.unique(self._classes(prediction), return_counts=True)
+        names = (self.class_names[value] for value in values)
+        return {"pixels": dict(zip(names, counts.tolist(), strict=True))}
+
+    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+        """The image, and the class of each pixel."""
+        classes = self._classes(prediction)
+        figure, axes = pictures.grid(1, 2, side=4.0)
+        pictures.show(axes[0], image)
+        pictures.show_mask(axes[1], classes)
+        pictures.add_legend(figure, [classes], self.class_names)
+        return figure
+
+    def _classes(self, prediction: dict) -> np.ndarray:
+        """Of an image without label, at its own size."""
+        size = tuple(prediction["original_size"].tolist())
+        logits = resize_to_original(prediction["logits"], self.stride, prediction["scale"], size)
+        return np.asarray(logits.argmax(-1))
 
 
 def resize_to_original(
@@ -269,16 +287,3 @@ def _means(confusion: np.ndarray) -> dict:
         "mIoU": 100 * float(ious[found].mean()) if found.any() else np.nan,
         "pixel_accuracy": 100 * float(np.trace(confusion) / pixels) if pixels else np.nan,
     }
-
-
-def _palette() -> np.ndarray:
-    """Colours of the 256 mask values, uint8 `[256, 3]`: PASCAL VOC's, which spreads the bits."""
-    values = np.arange(256)
-    colors = np.zeros((256, 3), int)
-    for bit in range(3):
-        for channel in range(3):
-            colors[:, channel] |= (values >> (3 * bit + channel) & 1) << (7 - bit)
-    return colors.astype(np.uint8)
-
-
-PALETTE = _palette()

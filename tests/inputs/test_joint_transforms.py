@@ -197,8 +197,10 @@ def test_segmentation_is_scored_at_the_original_size():
     y, x = 17, 33
     at = got["image"][int((y + 0.5) * 2) - 1 : int((y + 0.5) * 2) + 1, int((x + 0.5) * 2)]
     np.testing.assert_allclose(at.mean(0), image[y, x], atol=6)
-    with pytest.raises(ValueError, match="needs max_size"):
-        segmentation_transform(image_size=100, train=False)
+    without = segmentation_transform(image_size=100, train=False, fill=FILL)
+    again = without({"image": image, "index": np.int32(2)}, np.random.default_rng(0))
+    assert again.keys() == got.keys() - {"label"}
+    assert all((again[name] == got[name]).all() for name in again)
 
 
 def test_the_scale_covers_its_range():

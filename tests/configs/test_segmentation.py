@@ -1,0 +1,166 @@
+"""The segmentation configs: VOC's against the numbers of docs/paper.md, the others by building."""
+
+import inspect
+import math
+import pathlib
+import re
+
+import jax
+import pytest
+from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
+
+from configs import mask_folder_fcn, scenes_fcn, segmentation, voc_fcn
+from experiments import table4
+from tasks import make_task
+from training.config import flat
+from training.dry_run import dry_run
+from training.plan import make_plan
+
+# Sections 6 and 7.
+SCRATCH = {
+    "task": "segmentation",
+    "batch_size": 64,
+    "epochs": 500.0,
+    "steps": None,
+    "accumulate": 1,
+    "dtype": "bfloat16",
+    "ema_decay": None,
+    "pretrained": None,
+    "model.name": "fcn",
+    "model.depth": 101,
+    "model.stem": "imagenet",
+    "model.stem_stride": 1,
+    "model.width_multiplier": 1.0,
+    "model.min_level": 3,
+    "model.max_level": 5,
+    "model.fpn_channels": 256,
+    "model.head_convs": 3,
+    "model.head_channels": 256,
+    "model.bn_momentum": 0.997,
+    "model.bn_epsilon": 1e-4,
+    "drop.kind": "none",
+    "drop.keep_prob": 0.2,
+    "drop.schedule": "linear",
+    "drop.block_size": 16,
+    "drop.places.head": 1.0,
+    "drop.places.group3": 0.0,
+    "drop.places.group4": 0.0,
+    "drop.sites": ("conv", "skip"),
+    "drop.shared_mask": False,
+    "drop.gamma_rule": "paper",
+    "drop.normalize": "batch",
+    "data.image_size": 513,
+    "data.channels": 3,
+    "data.scale": (0.75, 1.5),
+    "data.flip": True,
+    "data.mean": (0.485, 0.456, 0.406),
+    "data.std": (0.229, 0.224, 0.225),
+    "data.num_classes": 21,
+    "data.num_train_examples": 10_582,
+    "data.num_eval_examples": 1_449,
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 1e-5,
+    "optimizer.decay_biases": True,
+    "optimizer.clip_norm": None,
+    "schedule.kind": "step",
+    "schedule.learning_rate": 0.02,
+    "schedule.reference_batch": 64,
+    "schedule.warmup_epochs": 1.0,
+    "schedule.warmup_start": 0.1,
+    "schedule.boundaries": (278.0, 389.0),
+    "schedule.factor": 0.1,
+}
+HEAD = {"drop.kind": "dropblock"}
+ROWS = {
+    "finetune": {
+        "epochs": 45.0,
+        "schedule.boundaries": (25.0, 35.0),
+        "pretrained": "runs/imagenet_resnet101",
+    },
+    "scratch": {},
+    "block1": HEAD | {"drop.block_size": 1},
+    "block4": HEAD | {"drop.block_size": 4},
+    "block16": HEAD | {"drop.block_size": 16},
+    "backbone": HEAD
+    | {"drop.places.head": 0.0, "drop.places.group3": 0.25, "drop.places.group4": 1.0},
+}
+
+
+@pytest.mark.parametrize("variant", ROWS)
+def test_the_fields_are_the_papers(variant):
+    config = flat(voc_fcn.get_config(variant).to_dict())
+    expected = SCRATCH | ROWS[variant]
+    assert {name: config[name] for name in expected} == expected
+    assert len(config["data.class_names"]) == 21
+
+
+def test_every_row_of_the_table_is_a_variant():
+    assert list(ROWS) == ["finetune", *segmentation.VARIANTS][: len(ROWS)]
+    voc, other = table4.make_rows(True), table4.make_rows(False)
+    assert {row.variant for row in voc} == set(ROWS)
+    assert {row.variant for row in other} == set(ROWS) - {"finetune"}
+    assert [row.overrides for row in other[-3:]] == [{"drop.block_size": b} for b in (1, 4, 16)]
+    # The page and the config's docstring have the same numbers.
+    doc = inspect.getdoc(voc_fcn) or ""
+    for row in voc[:5]:
+        assert re.search(rf":{row.name} +{row.paper['mIoU'][0]}", doc)
+
+
+def plan_of(config):
+    config.data.dir = "nowhere"
+    return make_plan(config, lambda config: make_task(config, need_data=False))
+
+
+def test_the_papers_schedules():
+    lengths = {"finetune": (45, 25, 35), "block16": (500, 278, 389)}
+    for variant, (epochs, first, second) in lengths.items():
+        config = voc_fcn.get_config(variant)
+        config.model.depth = 10  # the schedules are the same
+        plan = plan_of(config)
+        assert (plan.steps_per_epoch, plan.total_steps) == (165, 165 * epochs)
+        rates = {0: 0.002, 0.5: 0.011, 1: 0.02, first - 1: 0.02, first + 1: 0.002}
+        rates |= {second - 1: 0.002, second + 1: 0.0002}
+        for epoch, rate in rates.items():
+            assert plan.learning_rate(165 * epoch) == pytest.approx(rate, rel=0.01), epoch
+    assert [float(plan.keep_prob(82_500 * part)) for part in (0, 0.5, 1)] == pytest.approx(
+        [1, 0.6, 0.2], abs=1e-6
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ROWS)
+def test_every_variant_passes_a_dry_run(variant, capsys):
+    config = voc_fcn.get_config(variant)
+    config.data.dir = "nowhere"
+    dry_run(config, make_task)
+    out = capsys.readouterr().out
+    assert "parameters: 48,015,957" in out and "uint8[64, 513, 513, 3]" in out
+    assert "FLOPs of a training step" in out
+
+
+@pytest.mark.parametrize("family", [scenes_fcn, mask_folder_fcn])
+@pytest.mark.parametrize("variant", ["baseline", "dropblock", "backbone"])
+def test_every_small_config_builds(family, variant):
+    config = family.get_config(variant)
+    config.data.class_names = None
+    config.data.update(num_classes=11, num_train_examples=500, num_eval_examples=90)
+    plan = plan_of(config)
+    assert plan.task.drops == (variant != "baseline")
+    count = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.network.params))
+    assert count < 1_000_000
+
+
+@pytest.mark.parametrize("family", [voc_fcn, scenes_fcn, mask_folder_fcn])
+def test_every_config_opens_with_its_command_and_its_result(family):
+    name = pathlib.Path(family.__file__).name
+    assert re.search(rf"\n    python train.py --config configs/{name}", family.__doc__)
+    assert "\nExpected" in family.__doc__
+
+
+@pytest.mark.parametrize("family", [voc_fcn, scenes_fcn, mask_folder_fcn])
+def test_no_config_adds_fields(family):
+    assert flat(family.get_config().to_dict()).keys() == (
+        flat(segmentation.get_config().to_dict()).keys()
+    )

@@ -1,0 +1,336 @@
+"""Segmentation's loss, resizing and confusion matrix, against literal computations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from configs import mask_folder_fcn, scenes_fcn
+from eight_devices import mesh as eight_devices
+from inputs.joint_transforms import IGNORE, segmentation_transform
+from tasks import make_task, pictures
+from tasks.segmentation import Segmentation, class_iou, confusion_matrix, resize_to_original
+from training import sharding
+from training.evaluation import make_evaluate
+from training.plan import make_plan
+
+
+def tiny(variant="baseline", **fields):
+    config = scenes_fcn.get_config(variant)
+    config.data.train_split = "train[:24]"
+    config.data.eval_split = "test[:11]"  # a last batch that is not full
+    config.data.image_size = 33
+    config.data.scenes.size = 40
+    config.batch_size = 8
+    config.model.depth = 10
+    config.model.width_multiplier = 1 / 16
+    config.model.fpn_channels = 8
+    config.model.head_convs = 1
+    config.model.head_channels = 8
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(tiny())
+
+
+def literal(labels, classes, num_classes):
+    """mIoU, pixel accuracy and IoUs, pixel by pixel, as TensorFlow's mean_iou has them."""
+    counts = labels != IGNORE
+    ious = {}
+    for k in range(num_classes):
+        hit = (labels == k) & (classes == k)
+        either = (labels == k) | (classes == k) & counts
+        if either.any():
+            ious[k] = hit.sum() / either.sum()
+    return np.mean(list(ious.values())), (labels == classes)[counts].mean(), ious
+
+
+masks = st.integers(2, 6).flatmap(
+    lambda classes: st.tuples(
+        st.just(classes),
+        # Few of the classes: others are absent, from the truth, the prediction or both.
+        st.sets(st.integers(0, classes - 1), min_size=1),
+        st.sets(st.integers(0, classes - 1), min_size=1),
+        st.integers(0, 2**32 - 1),
+    )
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(masks)
+def test_metrics_are_those_of_a_literal_computation(drawn):
+    num_classes, true, predicted, seed = drawn
+    random = np.random.default_rng(seed)
+    labels = random.choice([*sorted(true), IGNORE], (2, 9, 7)).astype(np.uint8)
+    labels[0, 0, 0] = min(true)
+    classes = random.choice(sorted(predicted), (2, 9, 7)).astype(np.uint8)
+    confusion = np.asarray(confusion_matrix(labels, classes, num_classes))
+    assert confusion.dtype == np.int32 and confusion.sum() == (labels != IGNORE).sum()
+    miou, accuracy, ious = literal(labels, classes, num_classes)
+    found = class_iou(confusion)
+    assert {k for k in range(num_classes) if not np.isnan(found[k])} == set(ious)
+    np.testing.assert_allclose([found[k] for k in ious], list(ious.values()))
+    task = object.__new__(Segmentation)
+    task.class_names = [f"c{k}" for k in range(num_classes)]
+    scored = task.score({"confusion": confusion}, {})
+    assert scored.pop("mIoU") == pytest.approx(100 * miou)
+    assert scored.pop("pixel_accuracy") == pytest.approx(100 * accuracy)
+    assert scored == pytest.approx({f"IoU/c{k}": 100 * iou for k, iou in ious.items()})
+
+
+def test_the_loss_is_the_mean_over_the_pixels_that_count(task):
+    random = np.random.default_rng(0)
+    task = make_task(tiny(**{"model.stem_stride": 2, "model.min_level": 1, "model.max_level": 4}))
+    logits = 3 * random.standard_normal((2, 17, 17, 11)).astype(np.float32)
+    labels = random.choice([*range(11), IGNORE], (2, 33, 33)).astype(np.uint8)
+    loss, sums = jax.jit(task.loss)({"logits": logits}, {"label": labels})
+    losses = []
+    for image, y, x in np.ndindex(2, 17, 17):
+        label = labels[image, 2 * y, 2 * x]
+        if label != IGNORE:
+            row = logits[image, y, x].astype(np.float64)
+            losses.append(np.log(np.exp(row).sum()) - row[label])
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
+    summary = task.summarize(sums)
+    assert summary["loss"] == pytest.approx(float(loss), rel=1e-5)
+    miou, accuracy, _ = literal(labels[:, ::2, ::2], logits.argmax(-1), 11)
+    assert summary["mIoU"] == pytest.approx(100 * miou)
+    assert summary["pixel_accuracy"] == pytest.approx(100 * accuracy)
+
+
+def test_a_batch_without_pixels_that_count_has_loss_0(task):
+    batch = {"label": np.full((2, 33, 33), IGNORE, np.uint8)}
+    loss, grads = jax.value_and_grad(lambda logits: task.loss({"logits": logits}, batch)[0])(
+        jnp.ones((2, 33, 33, 11))
+    )
+    assert loss == 0 and not grads.any()
+
+
+def test_the_loss_of_eight_devices_is_that_of_the_whole_batch(task):
+    random = np.random.default_rng(1)
+    logits = random.standard_normal((8, 33, 33, 11)).astype(np.float32)
+    labels = random.integers(0, 11, (8, 33, 33)).astype(np.uint8)
+    labels[1:, 5:] = IGNORE  # most of what counts is on the first device
+    labels[7] = IGNORE
+    whole = jax.jit(task.loss)({"logits": logits}, {"label": labels})
+    put = jax.device_put((logits, labels), sharding.by_batch(eight_devices()))
+    shared = jax.jit(task.loss)({"logits": put[0]}, {"label": put[1]})
+    np.testing.assert_allclose(shared[0], whole[0], rtol=1e-5)
+    np.testing.assert_array_equal(shared[1]["confusion"], whole[1]["confusion"])
+
+
+def test_without_a_scale_it_is_interpolation_with_aligned_corners():
+    logits = np.random.default_rng(0).standard_normal((5, 9, 2)).astype(np.float32)
+    got = resize_to_original(logits, 8, jnp.ones(2), (33, 65))
+    np.testing.assert_allclose(got[::8, ::8], logits, atol=1e-5)  # as labels are taken
+    between = np.interp(np.arange(65) / 8, np.arange(9), logits[2, :, 1])
+    np.testing.assert_allclose(got[16, :, 1], between, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(36, 60), (44, 25)])
+@pytest.mark.parametrize("factor", [1, 3])
+def test_logits_land_where_their_labels_were_taken(size, factor):
+    """What training takes as labels, and evaluation resizes, lies on the original's own pixels.
+
+    A ramp along an axis is linear, so a shift by part of a pixel would be seen.
+    """
+    stride, side = 4, max(size) * factor + 1
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    mask = (rows + columns).astype(np.uint8)
+    image = mask[..., None]
+    example = {"image": image, "mask": mask, "index": np.int32(0)}
+    transform = segmentation_transform(image_size=side, train=False, max_size=(64, 64))
+    seen = transform(example, np.random.default_rng(0))
+    height, width = np.round(np.multiply(size, seen["scale"])).astype(int)
+    # A network that says, at each cell, what it sees on the pixel there.
+    ys, xs = (np.arange(0, n, stride) for n in (side, side))
+    y, x = ((grid + 0.5) / scale - 0.5 for grid, scale in zip((ys, xs), seen["scale"], strict=True))
+    logits = (y[:, None] + x[None, :])[..., None].astype(np.float32)
+    got = np.asarray(resize_to_original(logits, stride, jnp.asarray(seen["scale"]), (64, 64)))
+    inside = (slice(1, size[0] - 4), slice(1, size[1] - 4))  # between the first and last cell
+    np.testing.assert_allclose(got[..., 0][inside], mask[inside], atol=1e-3)
+    # And the image that the network sees has that value there too.
+    shown = seen["image"][..., 0].astype(float)[ys[ys < height]][:, xs[xs < width]]
+    expected = logits[: shown.shape[0], : shown.shape[1], 0]
+    np.testing.assert_allclose(shown[1:-2, 1:-2], expected[1:-2, 1:-2], atol=1.1)
+
+
+def test_an_image_shifted_by_the_stride_is_a_cell_further():
+    random = np.random.default_rng(0)
+    task = make_task(tiny(**{"model.stem_stride": 2, "model.min_level": 1, "model.max_level": 4}))
+    label = random.integers(0, 11, (1, 33, 33)).astype(np.uint8)
+    moved = np.roll(label, 2, axis=2)
+    logits = 9 * jax.nn.one_hot(label[:, ::2, ::2], 11)
+    shifted = jnp.roll(logits, 1, axis=2)
+    there, here = (
+        task.loss({"logits": x}, {"label": y})[1]["confusion"]
+        for x, y in ((logits, label), (shifted[:, :, 1:-1], moved[:, :, 2:-2]))
+    )
+    assert np.trace(there) == there.sum() and np.trace(here) == here.sum()
+
+
+@pytest.fixture(scope="module")
+def evaluations():
+    """The plan, and what an evaluation of a new network finds on 1 and on 8 devices."""
+    plan = make_plan(tiny(), make_task)
+    found = []
+    for devices in (1, 8):
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        create = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))
+        state = create(jax.random.key(0))
+        # Random: a new head says nothing but the first class.
+        kernel = np.random.default_rng(0).normal(0, 1, state["params"]["output"]["kernel"].shape)
+        state["params"]["output"]["kernel"] = jnp.asarray(kernel, jnp.float32)
+        variables = {name: state[name] for name in ("params", "batch_stats")}
+        variables = jax.device_put(variables, sharding.replicated(mesh))
+        found.append(make_evaluate(plan, mesh)(variables, jax.random.key(0)))
+    return plan, found
+
+
+def test_eight_devices_find_what_one_does_to_the_last_count(evaluations):
+    _, (one, eight) = evaluations
+    assert one.metrics == eight.metrics and one.metrics["examples"] == 11
+    assert sum(name.startswith("IoU/") for name in one.metrics) > 3
+    assert 0 < one.metrics["mIoU"] < 100
+
+
+def test_a_picture_has_image_truth_and_prediction(evaluations):
+    plan, (one, _) = evaluations
+    axes = one.picture.axes
+    assert [axis.get_title() for axis in axes[:3]] == ["image", "truth", "prediction"]
+    assert len(axes) == 12 and all(len(axis.images) == 1 for axis in axes)
+    truth = axes[1].images[0].get_array()
+    np.testing.assert_array_equal(truth, pictures._colors(plan.task.eval[0]["mask"]))
+    named = {text.get_text() for text in one.picture.legends[0].get_texts()}
+    assert {plan.task.class_names[i] for i in np.unique(plan.task.eval[0]["mask"])} <= named
+
+
+def test_colours_are_vocs():
+    colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 15: (192, 128, 128)}
+    for value, color in (colors | {20: (0, 64, 128), 255: (224, 224, 192)}).items():
+        assert tuple(pictures._colors(value)) == color
+
+
+def test_sums_of_all_batches_are_exact(task):
+    """Masked examples may hold anything, and counts beyond float32's integers are kept."""
+    confusion = np.zeros((3, 11, 11), np.int32)
+    confusion[:, 0, 0] = (2**24 + 1, 2, 7)
+    sums = task.eval_sums({"confusion": confusion}, {"mask": np.array([True, True, False])})
+    assert int(sums["confusion"][0, 0]) == 2**24 + 3 and int(sums["count"]) == 2
+
+
+def test_an_image_of_ones_own_is_classified_at_its_size(task):
+    arrays = make_task(tiny(), train=False, evaluate=False)
+    arrays.class_names = task.class_names
+    example = arrays.unlabeled(np.zeros((20, 30, 1), np.uint8), 0)
+    batch = jax.tree.map(
+        lambda x: np.asarray(x)[None],
+        arrays.transform(train=False)(example, np.random.default_rng(0)),
+    )
+    logits = np.zeros((1, 33, 33, 11), np.float32)
+    logits[..., 4] = 1
+    logits[:, :11, :, 7] = 2  # half of the 22 rows that the image takes
+    predictions = arrays.predict({"logits": logits}, batch, lambda fn: fn)
+    assert int(arrays.eval_sums(predictions, batch | {"mask": np.array([True])})["count"]) == 1
+    prediction = {name: np.asarray(x)[0] for name, x in predictions.items()}
+    assert arrays.describe(prediction) == {"pixels": {"3": 300, "6": 300}}
+    figure = arrays.picture(example["image"], prediction)
+    assert len(figure.axes) == 2 and figure.axes[1].images[0].get_array().shape == (20, 30, 3)
+
+
+def test_shapes_are_those_of_the_data(task):
+    batch = next(iter(task.train_batches(start_step=0, rows=slice(None))))
+    shapes = task.batch_shapes(8)
+    assert batch.keys() == shapes.keys() | {"skipped"}
+    for name, expected in shapes.items():
+        assert (batch[name].shape, batch[name].dtype) == (expected.shape, expected.dtype)
+
+
+@pytest.mark.slow  # its short form: the loss above, and any network's in test_step.py
+def test_eight_devices_train_as_one_and_a_run_goes_on_where_it_was():
+    """The first step with a drop kind on 1 and 8 devices; batches from step 1 on are the same."""
+    plan = make_plan(tiny("dropblock", **{"drop.schedule": "constant"}), make_task)
+    batches = plan.task.train_batches(start_step=0, rows=slice(None))
+    first, second = next(batches), next(batches)
+    sought = next(plan.task.train_batches(start_step=1, rows=slice(None)))
+    assert all((second[name] == sought[name]).all() for name in second)
+    first.pop("skipped")
+    found = []
+    for devices in (1, 8):
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        replicated = sharding.replicated(mesh)
+        state = jax.jit(plan.create, out_shardings=replicated)(jax.random.key(0))
+        key = jax.device_put(jax.random.key(0), replicated)
+        found.append(plan.train_step(mesh)(state, sharding.put_batch(mesh, first), key))
+    (one, one_metrics), (eight, eight_metrics) = found
+    kept = [sum(s["dropped"] for s in m["sites"].values()) for m in (one_metrics, eight_metrics)]
+    assert kept[0] > 0
+    np.testing.assert_allclose(*kept, rtol=1e-6)
+    np.testing.assert_allclose(one_metrics["loss"], eight_metrics["loss"], rtol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        one["params"],
+        eight["params"],
+    )
+
+
+# --- Bad input, before anything is compiled.
+
+
+def folder(root, **replaced):
+    """A config of an image and mask folder of two names; some files replaced, or None to leave."""
+    files = {"a": np.zeros((8, 9), np.uint8), "b": np.ones((8, 9), np.uint8)} | replaced
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for name, mask in files.items():
+        Image.new("RGB", (9, 8)).save(root / "images" / f"{name}.jpg")
+        if mask is not None:
+            Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+    for split in ("train", "val"):
+        (root / f"{split}.txt").write_text("\n".join(files))
+    config = mask_folder_fcn.get_config()
+    config.data.dir = str(root)
+    config.data.class_names = ("background", "cell")
+    return config
+
+
+def test_a_mask_folder_opens(tmp_path):
+    task = make_task(folder(tmp_path))
+    assert (task.num_train, task.num_eval) == (2, 2)
+    assert task.facts["class_names"] == ("background", "cell")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((8, 9, 3), np.uint8), r"1 of 3 examples.*bad\.png.*colo"),
+        (np.zeros((8, 8), np.uint8), r"1 of 3 examples.*bad\.png is \(8, 8\).*its image \(8, 9\)"),
+        (np.full((8, 9), 2, np.uint8), r"1 of 3 examples.*bad\.png has class 2.*2 classes"),
+        (None, r"bad"),
+    ],
+)
+def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(folder(tmp_path, bad=mask))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.scale": (1.5, 0.75)}, r"data.scale.*\(1.5, 0.75\)"),
+        ({"data.channels": 3, "data.mean": (0.1,) * 3, "data.std": (0.2,) * 3}, "scenes.*1, got 3"),
+        ({"model.name": "resnet"}, "model.name.*'resnet'"),
+        ({"model.bn_epsilon": 0.0}, "model.bn_epsilon.*0"),
+        ({"data.name": "mnist"}, "mnist.*mask_folder or scenes"),
+        ({"data.scenes.digit_size": (10, 90)}, "digits of 10 to 90"),
+    ],
+)
+def test_wrong_configs_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(tiny(**fields))
