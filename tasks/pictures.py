@@ -73,4 +73,5 @@ def add_legend(
 def _colors(values) -> np.ndarray:
     """VOC's colours of mask values, `[..., 3]`: bits 0, 1, 2 are the high bits of R, G, B, ..."""
     values = np.asarray(values, int)[..., None] >> np.arange(3)
-    return sum((values >> 3 * bit & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
+    high_bits = [(values >> 3 * bit & 1) << 7 - bit for bit in range(3)]
+    return np.sum(high_bits, axis=0).astype(np.uint8)
