@@ -72,6 +72,6 @@ def add_legend(
 
 def _colors(values) -> np.ndarray:
     """VOC's colours of mask values, `[..., 3]`: bits 0, 1, 2 are the high bits of R, G, B, ..."""
-    values = np.asarray(values, int)[..., None] >> np.arange(3)
-    high_bits = [(values >> 3 * bit & 1) << 7 - bit for bit in range(3)]
-    return np.sum(high_bits, axis=0).astype(np.uint8)
+    bits = np.arange(3)
+    found = np.asarray(values, int)[..., None, None] >> (3 * bits + bits[:, None]) & 1
+    return (found << 7 - bits).sum(-1).astype(np.uint8)

@@ -78,7 +78,6 @@ def test_parameters_and_sites_of_the_papers_network():
     ("size", "arguments", "cells"),
     [
         (33, {"stem": "small", "min_level": 0, "max_level": 3}, 33),
-        (33, {"stem": "small", "stem_stride": 2, "min_level": 1, "max_level": 4}, 17),
         (40, {"stem": "small", "min_level": 1, "max_level": 3}, 20),
         (50, {"min_level": 3, "max_level": 5}, 7),
     ],

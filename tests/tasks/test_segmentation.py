@@ -18,7 +18,7 @@ from training.evaluation import make_evaluate
 from training.plan import make_plan
 
 
-def tiny(variant="baseline", **fields):
+def tiny(fields=(), variant="baseline"):
     config = scenes_fcn.get_config(variant)
     config.data.train_split = "train[:24]"
     config.data.eval_split = "test[:11]"  # a last batch that is not full
@@ -30,8 +30,11 @@ def tiny(variant="baseline", **fields):
     config.model.fpn_channels = 8
     config.model.head_convs = 1
     config.model.head_channels = 8
-    config.update_from_flattened_dict(fields)
+    config.update_from_flattened_dict(dict(fields))
     return config
+
+
+STRIDE_2 = {"model.stem_stride": 2, "model.min_level": 1, "model.max_level": 4}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def test_metrics_are_those_of_a_literal_computation(drawn):
     labels = random.choice([*sorted(true), IGNORE], (2, 9, 7)).astype(np.uint8)
     labels[0, 0, 0] = min(true)
     classes = random.choice(sorted(predicted), (2, 9, 7)).astype(np.uint8)
-    confusion = np.asarray(confusion_matrix(labels, classes, num_classes))
+    confusion = np.asarray(confusion_matrix(jnp.asarray(labels), jnp.asarray(classes), num_classes))
     assert confusion.dtype == np.int32 and confusion.sum() == (labels != IGNORE).sum()
     miou, accuracy, ious = literal(labels, classes, num_classes)
     found = class_iou(confusion)
@@ -86,7 +89,7 @@ def test_metrics_are_those_of_a_literal_computation(drawn):
 
 def test_the_loss_is_the_mean_over_the_pixels_that_count(task):
     random = np.random.default_rng(0)
-    task = make_task(tiny(**{"model.stem_stride": 2, "model.min_level": 1, "model.max_level": 4}))
+    task = make_task(tiny(STRIDE_2))
     logits = 3 * random.standard_normal((2, 17, 17, 11)).astype(np.float32)
     labels = random.choice([*range(11), IGNORE], (2, 33, 33)).astype(np.uint8)
     loss, sums = jax.jit(task.loss)({"logits": logits}, {"label": labels})
@@ -127,7 +130,7 @@ def test_the_loss_of_eight_devices_is_that_of_the_whole_batch(task):
 
 def test_without_a_scale_it_is_interpolation_with_aligned_corners():
     logits = np.random.default_rng(0).standard_normal((5, 9, 2)).astype(np.float32)
-    got = resize_to_original(logits, 8, jnp.ones(2), (33, 65))
+    got = resize_to_original(jnp.asarray(logits), 8, jnp.ones(2), (33, 65))
     np.testing.assert_allclose(got[::8, ::8], logits, atol=1e-5)  # as labels are taken
     between = np.interp(np.arange(65) / 8, np.arange(9), logits[2, :, 1])
     np.testing.assert_allclose(got[16, :, 1], between, atol=1e-5)
@@ -152,7 +155,8 @@ def test_logits_land_where_their_labels_were_taken(size, factor):
     ys, xs = (np.arange(0, n, stride) for n in (side, side))
     y, x = ((grid + 0.5) / scale - 0.5 for grid, scale in zip((ys, xs), seen["scale"], strict=True))
     logits = (y[:, None] + x[None, :])[..., None].astype(np.float32)
-    got = np.asarray(resize_to_original(logits, stride, jnp.asarray(seen["scale"]), (64, 64)))
+    scale = jnp.asarray(seen["scale"])
+    got = np.asarray(resize_to_original(jnp.asarray(logits), stride, scale, (64, 64)))
     inside = (slice(1, size[0] - 4), slice(1, size[1] - 4))  # between the first and last cell
     np.testing.assert_allclose(got[..., 0][inside], mask[inside], atol=1e-3)
     # And the image that the network sees has that value there too.
@@ -163,7 +167,7 @@ def test_logits_land_where_their_labels_were_taken(size, factor):
 
 def test_an_image_shifted_by_the_stride_is_a_cell_further():
     random = np.random.default_rng(0)
-    task = make_task(tiny(**{"model.stem_stride": 2, "model.min_level": 1, "model.max_level": 4}))
+    task = make_task(tiny(STRIDE_2))
     label = random.integers(0, 11, (1, 33, 33)).astype(np.uint8)
     moved = np.roll(label, 2, axis=2)
     logits = 9 * jax.nn.one_hot(label[:, ::2, ::2], 11)
@@ -255,7 +259,7 @@ def test_shapes_are_those_of_the_data(task):
 @pytest.mark.slow  # its short form: the loss above, and any network's in test_step.py
 def test_eight_devices_train_as_one_and_a_run_goes_on_where_it_was():
     """The first step with a drop kind on 1 and 8 devices; batches from step 1 on are the same."""
-    plan = make_plan(tiny("dropblock", **{"drop.schedule": "constant"}), make_task)
+    plan = make_plan(tiny({"drop.schedule": "constant"}, "dropblock"), make_task)
     batches = plan.task.train_batches(start_step=0, rows=slice(None))
     first, second = next(batches), next(batches)
     sought = next(plan.task.train_batches(start_step=1, rows=slice(None)))
@@ -333,4 +337,4 @@ def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
 )
 def test_wrong_configs_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        make_task(tiny(**fields))
+        make_task(tiny(fields))
