@@ -16,7 +16,7 @@ import jax
 from absl import flags
 
 from inputs import pipeline
-from inputs.files import IMAGE_SUFFIXES
+from inputs.files import pictures_of
 from inputs.images import DataError, read_image
 from tasks import make_task
 from training import config as config_lib
@@ -38,7 +38,7 @@ _CHECKPOINT_DIR = flags.DEFINE_string(
 def main(argv) -> int:
     workdir, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value)
     # The shell expands a pattern to several words, of which the flag takes the first.
-    paths = find_images([*_IMAGES.value, *argv[1:]])
+    paths = pictures_of([*_IMAGES.value, *argv[1:]])
     result = predict(
         config_lib.from_json(workdir / "config.json"),
         _CHECKPOINT_DIR.value or workdir / "checkpoints",
@@ -52,38 +52,6 @@ def main(argv) -> int:
     if skipped:
         print(f"error: {len(skipped)} images could not be read, see above", file=sys.stderr)
     return 2 if skipped else 0
-
-
-def find_images(names: list[str]) -> dict[str, str]:
-    """A picture's name for each image file: `{path: name}`.
-
-    Args:
-      names: of files, and of folders whose images (by suffix) are taken, those of subfolders too.
-
-    Raises:
-      DataError: nothing is given, or a folder holds no image.
-    """
-    files: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in names:
-        folder = pathlib.Path(name)
-        found = [folder]
-        if folder.is_dir():
-            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise DataError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-        for path in found:
-            below = path.relative_to(folder) if folder.is_dir() else pathlib.Path(path.name)
-            stem = "_".join(below.with_suffix("").parts)
-            unique, number = f"{stem}.png", 1
-            while unique in taken:
-                number += 1
-                unique = f"{stem}-{number}.png"
-            taken.add(unique)
-            files.setdefault(str(path), unique)
-    if not files:
-        raise DataError("no images are given: name files or folders after --images.")
-    return files
 
 
 class _Images:
@@ -108,7 +76,7 @@ def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out)
       config: of the run.
       checkpoint_dir: where its checkpoints are.
       checkpoint: "latest", "best", or a step.
-      files: see `find_images`.
+      files: see `pictures_of`.
       out: the folder for pictures.
 
     Returns:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -67,6 +68,17 @@ def once(tmp_path_factory, name, make):
         draft.write_text(text)
         draft.rename(done)
     return folder, done.read_text()
+
+
+class StopsAt:
+    """In the place of StopSignals: SIGTERM comes before the n-th time that it is asked."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def received(self):
+        self.left -= 1
+        return signal.SIGTERM if self.left <= 0 else 0
 
 
 def records(workdir):

@@ -18,7 +18,7 @@ from PIL import Image
 
 import tiny
 import train
-from processes import finish, once, records, run, start
+from processes import StopsAt, finish, once, records, run, start
 from tasks import make_task
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
@@ -140,17 +140,6 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     assert f"going on from step {step} of 12" in run(workdir)
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
-
-
-class StopsAt:
-    """In the place of StopSignals: SIGTERM comes before the n-th time that it is asked."""
-
-    def __init__(self, n):
-        self.left = n
-
-    def received(self):
-        self.left -= 1
-        return signal.SIGTERM if self.left <= 0 else 0
 
 
 def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monkeypatch):
