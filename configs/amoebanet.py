@@ -5,6 +5,8 @@ Constants: docs/paper.md sections 4 and 7.5.
 
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from configs import defaults
 
 VARIANTS = {
@@ -20,7 +22,7 @@ def get_config() -> Any:
     config.model.name = "amoebanet"
     config.model.cells = "B"
     config.model.head_keep_prob = 0.5
-    config.drop.places = {"last_half": 1.0}
+    config.drop.places = ConfigDict({"last_half": 1.0})
     config.drop.keep_prob = 0.9
 
     config.label_smoothing = 0.1

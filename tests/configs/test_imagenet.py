@@ -90,6 +90,15 @@ OURS = {
     "data.on_error",
     "data.num_threads",
     "data.num_workers",
+    "aux_weight",  # of AmoebaNet, as all of `model` that follows
+    "model.cells",
+    "model.cells_per_stack",
+    "model.filters",
+    "model.head_keep_prob",
+    "model.path_keep_prob",
+    "model.remat",
+    "optimizer.rms_decay",  # of RMSProp
+    "optimizer.rms_epsilon",
     "schedule.decay_epochs",  # of the exponential schedule
     "schedule.final_fraction",  # of the exponential and cosine schedules
     "log_every_steps",

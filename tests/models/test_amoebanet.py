@@ -22,8 +22,8 @@ OFF = Dropping(1.0, None, None, None)
 
 # A cell of few operations, so that tests of the skeleton compile in seconds.
 LIGHT = Cells(
-    Table(("none @1 + 1x1 @0", "max_pool_3x3 @0 + none @2"), used="1 0 1 0"),
-    Table(("1x1 @1 + max_pool_2x2 @0", "none @2 + avg_pool_3x3 @1"), used="1 1 1 0"),
+    Table(("none @1 + 1x1 @0",), used="1 0 0"),
+    Table(("1x1 @1 + max_pool_2x2 @0",), used="1 1 0"),
 )
 
 
@@ -62,7 +62,7 @@ def multiply_adds(jaxpr):
     ("cell", "cells_per_stack", "filters", "millions", "billions"),
     [
         ("B", 6, 256, 141.7, 37.9),
-        ("A", 6, 190, 86.7, 23.1),
+        pytest.param("A", 6, 190, 86.7, 23.1, marks=pytest.mark.slow),
         pytest.param("B", 6, 512, 557.3, None, marks=pytest.mark.slow),
     ],
 )
@@ -89,7 +89,7 @@ def traced():
     def forward(x, key):
         drop = Drop("dropblock", {"last_half": 1.0}, block_size=11)
         model = at_331("B", 6, 256, aux_head=True, drop=drop, remat=True, dtype=jnp.bfloat16)
-        return model(x, train=True, keep_prob=0.9, path_keep_prob=jnp.float32(0.7), rng=key)
+        return model(x, train=True, keep_prob=0.9, rng=key)
 
     x = jax.ShapeDtypeStruct((2, 331, 331, 3), jnp.float32)
     return jax.eval_shape(forward, x, jax.random.key(0))
@@ -130,7 +130,7 @@ def test_drop_sites_are_after_every_norm_and_on_every_skip_of_the_last_half():
     }
     expected |= {f"last_half.reduction1.{name}" for name in table_sites(CELLS["B"].reduction)}
     out = traced()
-    sites = {name for name in out["kept"] if name != "head" and not name.startswith("path.")}
+    sites = set(out["kept"]) - {"head"}
     assert sites == expected and len(sites) == 120
     maps = {name: out["maps"][name].shape for name in sites}
     assert {size for name, size in maps.items() if "cell9." in name} == {(21, 21)}
@@ -142,10 +142,22 @@ def test_drop_sites_are_after_every_norm_and_on_every_skip_of_the_last_half():
 
 
 def test_paths_are_dropped_after_every_operation_but_none():
-    paths = [name for name in traced()["kept"] if name.startswith("path.")]
-    # Of the ten operations of each cell, two are none: 18 normal and 4 reduction cells.
-    assert len(paths) == 22 * 8
-    assert "path.first_half.stem0.h2.left" in paths and "path.last_half.cell17.h6.right" in paths
+    """And the generic description of DropPath drops the same ones."""
+    drop = Drop("drop_path", {"first_half": 1.0, "last_half": 1.0})
+
+    def forward(x, key, drop=NO_DROP, **arguments):
+        return make(CELLS["B"], drop=drop)(x, train=True, rng=key, **arguments)
+
+    def sites(**arguments):
+        x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        run = functools.partial(forward, **arguments)
+        return set(jax.eval_shape(run, x, jax.random.key(0))["kept"]) - {"head"}
+
+    own = {name.removeprefix("path.") for name in sites(path_keep_prob=jnp.float32(0.7))}
+    # Of the ten operations of each of the five cells, two are none.
+    assert len(own) == 5 * 8 and "last_half.cell2.h6.right" in own
+    assert not any(name.startswith("last_half.cell2.h3.left") for name in own)
+    assert {name.removesuffix(".path") for name in sites(drop=drop)} == own
 
 
 @pytest.mark.parametrize(
@@ -160,20 +172,6 @@ def test_the_last_half_of_the_normal_cells_and_what_stands_between_them(cells_pe
     model = nnx.eval_shape(lambda: make(cells_per_stack=cells_per_stack, drop=DROP))
     found = [name for name in model.order if model.cells[name].h0.site is not None]
     assert found == last
-
-
-def test_the_generic_drop_path_drops_the_same_paths():
-    drop = Drop("drop_path", {"first_half": 1.0, "last_half": 1.0})
-
-    def forward(x, key, drop=drop, **arguments):
-        return make(drop=drop)(x, train=True, rng=key, **arguments)
-
-    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    generic = jax.eval_shape(forward, x, jax.random.key(0))["kept"]
-    own = functools.partial(forward, drop=NO_DROP, path_keep_prob=jnp.float32(0.7))
-    scheduled = jax.eval_shape(own, x, jax.random.key(0))["kept"]
-    names = {name.removesuffix(".path") for name in generic} - {"head"}
-    assert names == {name.removeprefix("path.") for name in scheduled} - {"head"} != set()
 
 
 def test_initialisers_are_tensorflows():
@@ -279,7 +277,7 @@ def test_factorized_reduction_by_hand(size):
 
 
 def test_an_unused_input_of_a_reduction_cell_is_reduced_before_it_is_concatenated():
-    cells = Cells(LIGHT.normal, Table(LIGHT.reduction.sums, used="0 1 1 0"))
+    cells = Cells(LIGHT.normal, Table(LIGHT.reduction.sums, used="0 1 0"))
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     out = jax.eval_shape(lambda x: make(cells)(x, train=False), x)
     assert out["reduction0"].shape == (2, 8, 8, 2 * 16)
@@ -292,7 +290,8 @@ def trained(remat):
     @jax.jit
     def run(x, key):
         # 20 pixels leave the auxiliary head 5.
-        model = make(remat=remat, drop=DROP, image_size=20)
+        drop = Drop("dropblock", {"last_half.cell2.h0": 1.0}, block_size=3)
+        model = make(remat=remat, drop=drop, image_size=20)
         graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
         def loss(params):
@@ -307,13 +306,52 @@ def trained(remat):
     return run(jax.random.normal(jax.random.key(1), (4, 20, 20, 3)), jax.random.key(0))
 
 
+def same(tree, other):
+    """Equal but for the order of sums, which small batches make visible."""
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3 * max(np.abs(b).max(), 1e-2))
+
+
+def test_a_cell_under_remat_draws_the_same_masks_again(key):
+    drop = Drop("dropblock", {"cell": 1.0}, block_size=3)
+
+    def run(transform):
+        @jax.jit
+        def gradients(x, key):
+            plan = SitePlan(drop)
+            paths = SitePlan(Drop("drop_path", {"path": 1.0}))
+            options = {"name": "cell", "plan": plan, "paths": paths, "dtype": jnp.float32}
+            feature = Feature(3, 0)
+            cell = Cell(LIGHT.normal, 4, 1, feature, feature, rngs=nnx.Rngs(params=0), **options)
+            graphdef, params, stats = nnx.split(cell, nnx.Param, nnx.BatchStat)
+            drops = Dropping(0.6, 0.5, key, jax.random.fold_in(key, 1))
+
+            def loss(params):
+                cell = nnx.merge(graphdef, params, stats, copy=True)
+                call = transform(Cell.__call__)
+                out, reports = call(cell, x, x, True, drops)
+                kept = {name: report.kept for name, report in reports.items()}
+                return (out**2).sum(), (out, kept, nnx.state(cell, nnx.BatchStat))
+
+            return jax.grad(loss, has_aux=True)(params)
+
+        return gradients(jax.random.normal(jax.random.key(1), (8, 6, 6, 3)), key)
+
+    plain, remat = run(lambda f: f), run(functools.partial(nnx.remat, static_argnums=3))
+    kept = plain[1][1]
+    jax.tree.map(np.testing.assert_array_equal, kept, remat[1][1])
+    assert len(kept) == 5 and all(float(k.min()) < 1 for k in kept.values())
+    same(plain, remat)
+
+
+@pytest.mark.slow
 def test_remat_changes_nothing_but_memory():
     plain, remat = trained(False), trained(True)
     kept = plain[0]["kept"]
     jax.tree.map(np.testing.assert_array_equal, kept, remat[0]["kept"])
     for place in ("head", "path.", "last_half."):  # or nothing is compared
         assert min(float(k.min()) for name, k in kept.items() if name.startswith(place)) < 1
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), plain, remat)
+    same(plain, remat)
 
 
 def test_every_parameter_has_a_gradient_and_every_norm_is_updated():
@@ -358,7 +396,7 @@ def test_dropping_in_eval_mode(key):
     np.testing.assert_array_equal(plain["cell1"], dropped["cell1"])  # of the first half
     assert (plain["cell2"] != dropped["cell2"]).any()
     kept = dropped["kept"]
-    assert len(kept) == 1 + 5  # the head; in cell2 two inputs, one convolution, two skips
+    assert len(kept) == 1 + 4  # the head; in cell2 two inputs, one convolution, one skip
     assert all(float(k.min()) < 1 for k in kept.values())
     assert dropped["expected"]["head"]["kept"] == pytest.approx(0.25)
     assert 0.1 < float(kept["head"].mean()) < 0.45

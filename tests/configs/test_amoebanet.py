@@ -1,0 +1,138 @@
+"""The AmoebaNet configs against the numbers of docs/paper.md, sections 4 and 7.5."""
+
+import re
+
+import pytest
+from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
+
+from configs import amoebanet, cifar10_amoebanet, imagenet_amoebanet_b
+from tasks import make_task
+from training.config import flat
+from training.dry_run import dry_run
+from training.plan import make_plan
+
+FAMILIES = [cifar10_amoebanet, imagenet_amoebanet_b]
+BASELINE = {
+    "batch_size": 2048,
+    "epochs": 340.0,
+    "accumulate": 1,
+    "dtype": "bfloat16",
+    "label_smoothing": 0.1,
+    "aux_weight": 0.4,
+    "ema_decay": 0.9999,
+    "model.name": "amoebanet",
+    "model.cells": "B",
+    "model.cells_per_stack": 6,
+    "model.filters": 256,
+    "model.stem": "imagenet",
+    "model.head_keep_prob": 0.5,
+    "model.path_keep_prob": 1.0,
+    "drop.kind": "none",
+    "drop.keep_prob": 0.9,
+    "drop.schedule": "linear",
+    "drop.block_size": 11,
+    "drop.places.last_half": 1.0,
+    "drop.sites": ("conv", "skip"),
+    "data.image_size": 331,
+    "data.augment": "inception",
+    "data.autoaugment": "none",
+    "data.mean": (0.5, 0.5, 0.5),
+    "data.std": (0.5, 0.5, 0.5),
+    "data.num_classes": 1000,
+    "data.num_train_examples": 1_281_167,
+    "optimizer.name": "rmsprop",
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.rms_decay": 0.9,
+    "optimizer.rms_epsilon": 1.0,
+    "optimizer.weight_decay": 4e-5,
+    "optimizer.decay_biases": False,
+    "optimizer.clip_norm": None,
+    "schedule.kind": "exponential",
+    "schedule.learning_rate": 0.64,
+    "schedule.reference_batch": 256,
+    "schedule.warmup_epochs": 5.0,
+    "schedule.factor": 0.97,
+    "schedule.decay_epochs": 2.4,
+    "schedule.final_fraction": 1e-4,
+}
+ROWS = {
+    "baseline": {},
+    "dropblock": {"drop.kind": "dropblock"},
+    "drop_path": {"model.path_keep_prob": 0.7},
+}
+
+
+def plan_of(config):
+    return make_plan(config, lambda config: make_task(config, need_data=False))
+
+
+@pytest.mark.parametrize("variant", ROWS)
+def test_the_fields_are_the_papers(variant):
+    config = flat(imagenet_amoebanet_b.get_config(variant).to_dict())
+    expected = BASELINE | ROWS[variant]
+    assert {name: config[name] for name in expected} == expected
+    assert [name for name in config if name.startswith("drop.places")] == ["drop.places.last_half"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_every_row(family):
+    was = flat(family.get_config("baseline").to_dict())
+    assert list(amoebanet.VARIANTS) == list(ROWS)
+    for variant, fields in ROWS.items():
+        now = flat(family.get_config(variant).to_dict())
+        assert {name: value for name, value in now.items() if value != was[name]} == fields
+    with pytest.raises(ValueError, match="no variant 'dropout'.*baseline, dropblock, drop_path"):
+        family.get_config("dropout")
+
+
+def test_schedules_on_imagenet():
+    config = imagenet_amoebanet_b.get_config("drop_path")
+    config.model.cells_per_stack = 1  # the schedules do not depend on it
+    plan = plan_of(config)
+    assert (plan.steps_per_epoch, plan.total_steps) == (625, 212_500)
+    # 5.12 at a batch of 2048; 2.4 epochs are 1500 steps, counted from the start of training.
+    for step, rate in {0: 0, 1250: 2.048, 3125: 5.12 * 0.97**2, 4500: 5.12 * 0.97**3}.items():
+        assert float(plan.learning_rate(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(plan.learning_rate(212_499)) == pytest.approx(5.12 * 0.97**141, rel=1e-4)
+    assert [plan.own_keep_probs["path_keep_prob"](s) for s in (0, 106_250, 212_500)] == (
+        pytest.approx([1, 0.85, 0.7])
+    )
+    assert plan.keep_prob(212_500) == 1  # nothing but paths
+    assert plan.task.drops
+
+
+def test_dry_run_of_the_small_network_lists_its_sites(capsys):
+    config = cifar10_amoebanet.get_config("dropblock")
+    config.model.path_keep_prob = 0.7
+    dry_run(config, make_task)
+    out = capsys.readouterr().out
+    counts = re.findall(r"parameters(?: without the auxiliary head)?: ([\d,]+)", out)
+    total, without = (int(count.replace(",", "")) for count in counts)
+    assert 0 < without < total
+    assert "dropblock sites: 24, first_half.reduction1: 12, last_half: 12" in out
+    sites = dict(re.findall(r"\n  (\S+): (\d+ x \d+|no map)", out))
+    assert sites["first_half.reduction1.h0.norm"] == "8 x 8"
+    assert sites["last_half.cell2.h3.left.skip"] == "4 x 4"
+    assert sites["head"] == "no map" and sites["path.first_half.cell0.h2.left"] == "16 x 16"
+    assert "step 23,430: 0.9000 (first_half.reduction1 0.9000, last_half 0.9000)" in out
+    assert "path_keep_prob 0.7000" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ROWS)
+def test_dry_run_on_imagenet(variant, capsys):
+    dry_run(imagenet_amoebanet_b.get_config(variant), make_task)
+    out = capsys.readouterr().out
+    assert "parameters without the auxiliary head: 141,747,368" in out
+    if variant == "dropblock":
+        assert "dropblock sites: 120, last_half: 120" in out
+        maps = re.findall(r"\n  last_half\.\S+: (\d+ x \d+)", out)
+        assert len(maps) == 120 and set(maps) == {"21 x 21", "11 x 11"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_config_opens_with_its_command_and_its_result(family):
+    name = family.__name__.split(".")[-1]
+    assert re.search(rf"\n    python train.py --config configs/{name}.py", family.__doc__)
+    assert "\nExpected" in family.__doc__
