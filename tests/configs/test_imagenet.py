@@ -74,15 +74,6 @@ BASELINE = {
 
 # What no number of the paper depends on, and what another network or optimizer reads.
 OURS = {
-    "aux_weight",
-    "model.cells",
-    "model.cells_per_stack",
-    "model.filters",
-    "model.head_keep_prob",
-    "model.path_keep_prob",
-    "model.remat",
-    "optimizer.rms_decay",
-    "optimizer.rms_epsilon",
     "seed",
     "data.dir",
     "data.class_names",
