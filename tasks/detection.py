@@ -296,7 +296,7 @@ class Detection(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 6) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 5) -> matplotlib.figure.Figure:
         """The first images of a batch, above with the ground truth, below with detections."""
         rows = np.flatnonzero(batch["mask"])[:limit]
         figure, axes = pictures.grid(2, limit, side=3.0)

@@ -1,6 +1,7 @@
 """What a config means: its task, network, optimizer and schedules, checked and by shape alone."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -70,9 +71,12 @@ class Plan:
         """Shapes, dtypes and shardings of the state."""
         replicated = sharding.replicated(mesh)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-            jax.eval_shape(self.create, jax.random.key(0)),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), self._shapes
         )
+
+    @functools.cached_property
+    def _shapes(self):
+        return jax.eval_shape(self.create, jax.random.key(0))
 
 
 def make_plan(config: Any, make_task: Callable) -> Plan:

@@ -51,7 +51,7 @@ def load_backbone(plan: Plan, make_task: Callable, mesh) -> dict[str, Any]:
     if state is None:
         raise ConfigError(f"pretrained is {folder}, where no checkpoint has been saved")
     trained = variables(state)
-    wanted = _backbone(jax.eval_shape(plan.create, jax.random.key(0)))
+    wanted = _backbone(plan.abstract_state(mesh))
     found = {
         name: {part: trained[name][part] for part in wanted[name] if part in trained[name]}
         for name in wanted
