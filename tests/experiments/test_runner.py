@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import processes
-from configs import methods
-from experiments import runner, table1, tables
+from configs import amoebanet, methods
+from experiments import runner, table1, table2, tables
 from experiments.runner import Row, Run
 
 FAKE = pathlib.Path(__file__).parent / "fake_train.py"
@@ -259,6 +259,24 @@ def test_table1_has_every_method_and_the_papers_numbers():
     for paper in table1.PAPER.values():
         cells = [f"{mean:.2f}" + (f" ± {pm:.2f}" if pm else "") for mean, pm in paper.values()]
         assert f"| {' | '.join(cells)} |" in text
+
+
+def test_table2_has_every_variant_and_the_papers_numbers():
+    rows = {row.name: row for row in table2.make_rows()}
+    assert set(rows) == set(amoebanet.VARIANTS)
+    assert rows["drop_path"].paper == {} and "not in the paper" in rows["drop_path"].note
+    text = (processes.ROOT / "docs" / "paper.md").read_text()
+    for name, method in (("baseline", ""), ("dropblock", " + DropBlock")):
+        top1, top5 = (rows[name].paper[metric][0] for metric in ("top1", "top5"))
+        assert f"| AmoebaNet-B (6, 256){method} | {top1:.2f} | {top5:.2f} |" in text
+
+
+def test_data_sets_are_found_by_the_kind_of_network():
+    configs = processes.ROOT / "configs"
+    assert runner.config_path("imagenet") == configs / "imagenet_resnet50.py"
+    assert runner.config_path("imagenet", "amoebanet") == configs / "imagenet_amoebanet_b.py"
+    assert runner.config_path("cifar10", "amoebanet") == configs / "cifar10_amoebanet.py"
+    assert not runner.config_path("mnist", "amoebanet").exists()
 
 
 def test_lengths_of_the_last_row():

@@ -1,4 +1,4 @@
-"""The product form of small convolutions against XLA's own."""
+"""The forms of convolutions that are quick on a CPU against XLA's own."""
 
 import functools
 
@@ -66,8 +66,47 @@ def test_others_are_left_to_xla(size, options):
 
 
 def test_grouped_convolutions_are_left_to_xla():
-    lhs, rhs = jax.numpy.ones((1, 2, 2, 4)), jax.numpy.ones((3, 3, 1, 4))
-    out = conv_general_dilated(
-        lhs, rhs, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=4
-    )
-    assert out.shape == (1, 2, 2, 4) and (out == 4).all()
+    lhs, rhs = jax.numpy.ones((1, 2, 2, 4)), jax.numpy.ones((3, 3, 2, 4))
+
+    def fn(lhs, rhs):
+        return conv_general_dilated(
+            lhs, rhs, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=2
+        )
+
+    assert "conv_general_dilated" in str(jax.make_jaxpr(fn)(lhs, rhs))
+    assert fn(lhs, rhs).shape == (1, 2, 2, 4) and (fn(lhs, rhs) == 8).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "dtype"),
+    [
+        ((7, 6), (3, 3), 1, "float32"),
+        ((7, 6), (3, 5), 2, "float32"),
+        ((2, 1), (3, 3), 1, "bfloat16"),
+    ],
+)
+def test_depthwise_convolutions_are_sums_of_shifted_maps(monkeypatch, size, kernel, stride, dtype):
+    lhs = jax.random.normal(jax.random.key(0), (2, *size, 4), dtype)
+    rhs = jax.random.normal(jax.random.key(1), (*kernel, 1, 4), dtype)
+
+    def run(conv, lhs, rhs):
+        def fn(lhs, rhs):
+            return conv(
+                lhs, rhs, (stride, stride), "SAME", dimension_numbers=_NHWC, feature_group_count=4
+            )
+
+        out, back = jax.vjp(fn, lhs, rhs)
+        return out, back(jax.numpy.cos(jax.numpy.arange(out.size).reshape(out.shape)).astype(dtype))
+
+    ours = functools.partial(run, conv_general_dilated)
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(ours)(lhs, rhs))
+    expected = jax.jit(functools.partial(run, jax.lax.conv_general_dilated))(lhs, rhs)
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    for a, b in zip(
+        jax.tree.leaves(jax.jit(ours)(lhs, rhs)), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(value, np.float32) for value in (a, b))
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")  # which has its own for them
+    assert "conv_general_dilated" in str(jax.make_jaxpr(ours)(lhs, rhs))

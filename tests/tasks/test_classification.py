@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import mnist_resnet
+from configs import cifar10_amoebanet, mnist_resnet
 from tasks import make_task
 
 
@@ -62,6 +62,18 @@ def test_smoothed_loss(key, smoothing):
     assert float(sums["loss"]) == pytest.approx(6 * float(loss), rel=1e-5)
 
 
+def test_the_auxiliary_head_adds_its_smoothed_loss_and_no_metric(key):
+    config = cifar10_amoebanet.get_config("baseline")
+    assert (config.aux_weight, config.label_smoothing) == (0.4, 0.1)
+    task = make_task(config, need_data=False)
+    logits, aux = jax.random.normal(key, (2, 6, 10))
+    batch = {"label": jnp.array([0, 1, 2, 3, 4, 5])}
+    loss, sums = task.loss({"logits": logits, "aux_logits": aux}, batch)
+    (own, own_sums), (other, _) = (task.loss({"logits": x}, batch) for x in (logits, aux))
+    assert float(loss) == pytest.approx(float(own) + 0.4 * float(other), rel=1e-6)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, sums, own_sums))
+
+
 def test_images_are_normalised_on_the_device(task):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     expected = (pixels / 255 - 0.13) / 0.31
@@ -88,6 +100,12 @@ def test_shapes_are_those_of_the_data(task):
     ("fields", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing.*1.0"),
+        ({"aux_weight": -0.4}, "aux_weight.*-0.4"),
+        ({"model.name": "vgg"}, "model.name.*'resnet', 'amoebanet'.*'vgg'"),
+        (
+            {"model.name": "amoebanet", "model.path_keep_prob": 1.7},
+            r"model.path_keep_prob must be in \[0, 1\], got 1.7",
+        ),
         ({"dtype": "float64"}, "dtype.*'float64'"),
         ({"data.on_error": "ignore"}, "data.on_error.*'ignore'"),
         ({"data.augment": "heavy"}, "'heavy'"),
