@@ -110,7 +110,7 @@ def test_dry_run_of_the_small_network_lists_its_sites(capsys):
     counts = re.findall(r"parameters(?: without the auxiliary head)?: ([\d,]+)", out)
     total, without = (int(count.replace(",", "")) for count in counts)
     assert 0 < without < total
-    assert "dropblock sites: 24, first_half.reduction1: 12, last_half: 12" in out
+    assert "dropblock sites: 23, first_half.reduction1: 11, last_half: 12" in out
     sites = dict(re.findall(r"\n  (\S+): (\d+ x \d+|no map)", out))
     assert sites["first_half.reduction1.h0.norm"] == "8 x 8"
     assert sites["last_half.cell2.h3.left.skip"] == "4 x 4"

@@ -20,7 +20,7 @@ def plan():
 
 @pytest.fixture(scope="module")
 def evaluate(plan):
-    """`() -> (metrics, picture)` of a fresh network, on eight devices."""
+    """`() -> Evaluation` of a fresh network, on eight devices."""
     mesh = sharding.make_mesh()
     start = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
     run = make_evaluate(plan, mesh)
@@ -28,10 +28,10 @@ def evaluate(plan):
 
 
 def test_only_process_0_draws(evaluate, monkeypatch):
-    metrics, picture = evaluate()
-    assert metrics["examples"] == 50 and picture is not None
+    found = evaluate()
+    assert found.metrics["examples"] == 50 and found.picture is not None
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    assert evaluate() == (metrics, None)
+    assert evaluate() == (found.metrics, None, {})
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
