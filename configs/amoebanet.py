@@ -19,14 +19,22 @@ VARIANTS = {
 
 def get_config() -> Any:
     config = defaults.get_config()
+
+    # --- Model (N, F): see models/amoebanet.py. stem and stem_stride are as a ResNet's.
     config.model.name = "amoebanet"
-    config.model.cells = "B"
-    config.model.head_keep_prob = 0.5
+    config.model.cells = "B"  # or "A", "D": a table of models/cell_tables.py
+    config.model.cells_per_stack = 6  # N
+    config.model.filters = 256  # F
+    config.model.head_keep_prob = 0.5  # of the dropout before the last layer
+    config.model.path_keep_prob = 1.0  # ScheduledDropPath's at the end, linear from 1; 1 is off
+    config.model.remat = False  # compute each cell anew in the backward pass: less memory
+    del config.model.depth, config.model.width_multiplier
+
     config.drop.places = ConfigDict({"last_half": 1.0})
     config.drop.keep_prob = 0.9
 
     config.label_smoothing = 0.1
-    config.aux_weight = 0.4
+    config.aux_weight = 0.4  # of the auxiliary head's loss; 0: there is no such head
     config.optimizer.name = "rmsprop"
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False

@@ -21,19 +21,11 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
 
     # --- Model.
     config.model = ConfigDict()
-    config.model.name = "resnet"  # or "amoebanet"; each has the fields below that it reads
-    config.model.stem = "imagenet"  # or "small": 3x3, and nothing else that makes maps smaller
-    config.model.stem_stride = 1  # of the small stem
-    # ResNet.
+    config.model.name = "resnet"
     config.model.depth = 50
     config.model.width_multiplier = 1.0
-    # AmoebaNet (N, F): see models/amoebanet.py.
-    config.model.cells = "B"  # or "A", "D": a table of models/cell_tables.py
-    config.model.cells_per_stack = 6  # N
-    config.model.filters = 256  # F
-    config.model.head_keep_prob = 0.5  # of the dropout before the last layer
-    config.model.path_keep_prob = 1.0  # ScheduledDropPath's at the end, linear from 1; 1 is off
-    config.model.remat = False  # compute each cell anew in the backward pass: less memory
+    config.model.stem = "imagenet"  # or "small": 3x3, and nothing else that makes maps smaller
+    config.model.stem_stride = 1  # of the small stem
 
     # --- Dropping, see models/dropping.py. A place of factor 0 is off. A key holds no dot, so the
     # place group4.block1 is "group4/block1": --config.drop.places "{'group4/block1': 1.0}"
@@ -76,7 +68,6 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
 
     # --- Loss and optimizer, see training/optimizer.py.
     config.label_smoothing = 0.0
-    config.aux_weight = 0.4  # of the loss of AmoebaNet's auxiliary head; 0: there is no such head
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # with momentum; or "rmsprop", TensorFlow's
     config.optimizer.momentum = 0.9

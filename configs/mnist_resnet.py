@@ -12,7 +12,7 @@ from configs import methods, small
 def get_config(variant: str = "dropblock"):
     config = small.get_config()
     config.batch_size = 100
-    config.epochs = 18.0
+    config.epochs = 36.0
     config.model.width_multiplier = 0.25
     config.model.stem_stride = 2  # maps of 14, 7, 4 and 2 pixels: a laptop core is enough
 
@@ -28,6 +28,6 @@ def get_config(variant: str = "dropblock"):
 
     config.schedule.reference_batch = 100
     config.log_every_steps = 20
-    config.eval_every_epochs = 4.0
+    config.eval_every_epochs = 6.0
     config.checkpoint_every_steps = 200
     return methods.choose(variant, config, policy="cifar")

@@ -75,14 +75,9 @@ def get_config() -> Any:
     config.schedule.warmup_start = 0.1
 
     # What segmentation has no use for is not there, so that nobody sets it in vain.
-    amoebanet = ("cells", "cells_per_stack", "filters", "head_keep_prob", "path_keep_prob", "remat")
-    for part, names in (
-        (config, ("label_smoothing", "aux_weight")),
-        (config.data, ("augment", "crop_padding", "autoaugment", "cutout")),
-        (config.model, amoebanet),
-    ):
-        for name in names:
-            del part[name]
+    del config.label_smoothing
+    for name in ("augment", "crop_padding", "autoaugment", "cutout"):
+        del config.data[name]
     return config
 
 

@@ -35,10 +35,14 @@ class Classification(Task):
         """
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
-        if config.aux_weight < 0:
-            raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
         data, model = config.data, config.model
         checks.choice("model.name", model.name, tuple(_MODELS))
+        self._make_network, own_field = _MODELS[model.name]
+        if own_field not in model:
+            raise ValueError(
+                f"this config is not of model.name {model.name!r}: it has no model.{own_field}; "
+                "use a config of that network"
+            )
         checks.choice("data.augment", data.augment, transforms.KINDS)
         checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
         if data.autoaugment != "none" and data.channels not in (1, 3):
@@ -61,6 +65,8 @@ class Classification(Task):
         }
         super().__init__(config, **options)
         if model.name == "amoebanet":
+            if config.aux_weight < 0:
+                raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
             for name in ("head_keep_prob", "path_keep_prob"):
                 checks.probability(f"model.{name}", model[name])
                 self.drops |= model[name] < 1
@@ -107,7 +113,7 @@ class Classification(Task):
     def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network that `config.model.name` names."""
         model = self.config.model
-        return _MODELS[model.name](
+        return self._make_network(
             self.config,
             len(self.class_names),
             in_channels=self.config.data.channels,
@@ -222,7 +228,8 @@ def _amoebanet(config, num_classes: int, **common) -> AmoebaNet:
     )
 
 
-_MODELS = {"resnet": _resnet, "amoebanet": _amoebanet}
+# Of each model.name: what makes it, and a field that only its configs have.
+_MODELS = {"resnet": (_resnet, "depth"), "amoebanet": (_amoebanet, "cells")}
 
 
 def _sums(losses, logits, labels, weights) -> dict:

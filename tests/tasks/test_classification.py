@@ -100,12 +100,8 @@ def test_shapes_are_those_of_the_data(task):
     ("fields", "message"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing.*1.0"),
-        ({"aux_weight": -0.4}, "aux_weight.*-0.4"),
         ({"model.name": "vgg"}, "model.name.*'resnet', 'amoebanet'.*'vgg'"),
-        (
-            {"model.name": "amoebanet", "model.path_keep_prob": 1.7},
-            r"model.path_keep_prob must be in \[0, 1\], got 1.7",
-        ),
+        ({"model.name": "amoebanet"}, "not of model.name 'amoebanet': it has no model.cells"),
         ({"dtype": "float64"}, "dtype.*'float64'"),
         ({"data.on_error": "ignore"}, "data.on_error.*'ignore'"),
         ({"data.augment": "heavy"}, "'heavy'"),
@@ -127,6 +123,22 @@ def test_wrong_configs_are_refused(fields, message):
     config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
         make_task(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"aux_weight": -0.4}, "aux_weight.*-0.4"),
+        ({"model.path_keep_prob": 1.7}, r"model.path_keep_prob must be in \[0, 1\], got 1.7"),
+        ({"model.head_keep_prob": -0.5}, r"model.head_keep_prob must be in \[0, 1\], got -0.5"),
+        ({"model.name": "resnet"}, "not of model.name 'resnet': it has no model.depth"),
+    ],
+)
+def test_wrong_configs_of_amoebanet_are_refused(fields, message):
+    config = cifar10_amoebanet.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        make_task(config, need_data=False)
 
 
 def test_counts_come_from_the_config_where_the_data_is_missing():
