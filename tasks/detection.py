@@ -343,12 +343,13 @@ class Detection(Task):
         """Draws the detections of an image that was scaled, those of a high enough score."""
         least = self.config.detection.picture_score
         sure = (found["labels"] >= 0) & (found["scores"] >= least)
-        labels = found["labels"][sure]
+        # The surest last, over the others.
+        boxes, scores, labels = (found[name][sure][::-1] for name in _FOUND)
         texts = [
             f"{self.class_names[label]} {score:.2f}"
-            for label, score in zip(labels, found["scores"][sure], strict=True)
+            for label, score in zip(labels, scores, strict=True)
         ]
-        pictures.draw_boxes(axis, found["boxes"][sure] * scale, labels, texts)
+        pictures.draw_boxes(axis, boxes * scale, labels, texts)
         axis.set_title(f"{sure.sum()} detections of score {least:g} or more", fontsize=8)
 
 
