@@ -172,9 +172,10 @@ def _check_all(source: _Masks, what: str, on_error: str) -> tuple[int, int]:
     problems = [result for result in results if isinstance(result, str)]
     good = [result for result in results if not isinstance(result, str)]
     if problems:
+        sentences = [problem.removesuffix(".") for problem in problems]
         message = (
             f"{len(problems)} of {len(results)} examples of {what} cannot be used:"
-            f" {listed(problems, 100)}"
+            f" {listed(sentences, 100)}"
         )
         if on_error == "raise" or not good:
             raise DataError(message)
