@@ -6,7 +6,7 @@
 DIR/images holds the images, DIR/masks a PNG of class indices for each (0 is the first of the
 class names; 255 is ignored), DIR/train.txt and DIR/val.txt the names of each split, one a line.
 
-Expected: PLACEHOLDER
+Expected: depends on your images; what 404 microscope images of cell nuclei gave is in the README.
 """
 
 from configs import segmentation

@@ -2,7 +2,7 @@
 
     python train.py --config configs/scenes_fcn.py --workdir runs/scenes_fcn
 
-Expected: PLACEHOLDER
+Expected: see the README.
 """
 
 from configs import segmentation
@@ -11,7 +11,7 @@ from configs import segmentation
 def get_config(variant: str = "block4"):
     config = segmentation.get_small_config()
     config.batch_size = 16
-    config.epochs = 3.0
+    config.epochs = 6.0
     # Digits of 20 to 36 pixels: their strokes are as thin as MNIST's and need logits at stride 1.
     config.model.min_level = 0
     config.model.max_level = 3

@@ -91,6 +91,7 @@ def get_small_config() -> Any:
     config.model.head_convs = 2
     config.model.head_channels = 24
     config.model.bn_momentum = 0.9
+    config.drop.keep_prob = 0.9  # a head of so few channels has none to spare for the paper's 0.2
     config.data.num_threads = 2
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4

@@ -3,13 +3,14 @@
     python -m experiments.table3 --config.data.dir DIR --rows scratch block5 --seeds 0
     python -m experiments.table3 --dataset voc_xml --config.data.dir DIR --rows scratch block3
 
-Writes table3.csv, table3.json and table3.md into the workdir. The paper's numbers are docs/paper.md
-section 5's, of COCO; `finetune` is a row of that data set alone.
+Writes table3.csv, table3.json and table3.md into the workdir, with AP@<n> for each further number
+of --config.detection.max_detections. The paper's numbers are docs/paper.md section 5's, of COCO;
+`finetune` is a row of that data set alone.
 """
 
 import sys
 
-from experiments.runner import Row, make_runs, parse, parser, run_all
+from experiments.runner import Row, Run, make_runs, parse, parser, run_all
 from experiments.tables import write_table
 
 METRICS = ("AP", "AP50", "AP75")
@@ -37,13 +38,20 @@ def make_rows(coco: bool) -> list[Row]:
     return rows
 
 
+def metrics_of(runs: list[Run]) -> tuple[str, ...]:
+    """The paper's three, then AP by the other limits of detections that all runs have."""
+    found = [set(result["best"]) for run in runs if (result := run.result()) is not None]
+    limits = [name for name in set.intersection(*found or [set()]) if name.startswith("AP@")]
+    return METRICS + tuple(sorted(limits, key=lambda name: int(name.removeprefix("AP@"))))
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/table3", model="retinanet")
     options.set_defaults(dataset="coco")
     arguments = parse(options, argv)
     runs = make_runs(make_rows(arguments.config.stem == "coco_retinanet"), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    write_table("table3", runs, METRICS, arguments, reference="scratch", data="COCO")
+    write_table("table3", runs, metrics_of(runs), arguments, reference="scratch", data="COCO")
     return code
 
 

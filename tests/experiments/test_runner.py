@@ -16,7 +16,7 @@ import pytest
 
 import processes
 from configs import amoebanet, methods
-from experiments import runner, table1, table2, tables
+from experiments import runner, table1, table2, table3, tables
 from experiments.runner import Row, Run
 
 FAKE = pathlib.Path(__file__).parent / "fake_train.py"
@@ -248,6 +248,17 @@ def test_a_table_pairs_runs_by_seed(tmp_path):
     assert "| baseline | 3 | 72.00 ± 6.57 | 76.51 ± 0.07 | 71.00 ± 6.57 | - |  |" in text
     assert "| +0.75 ± 3.18 |" in text
     assert tables.to_csv([baseline]).splitlines()[1].startswith("baseline,,3,72.0,6.5724,")
+
+
+def test_table3_has_the_limits_of_detections_that_all_runs_were_scored_at(tmp_path):
+    runs = [finished(tmp_path, ROWS[0], seed, 70.0, 70.0) for seed in range(2)]
+    unfinished = Run(ROWS[0], 2, tmp_path / "seed2", ())
+    assert table3.metrics_of([unfinished]) == table3.metrics_of(runs) == table3.METRICS
+    for seed, names in enumerate((("AP@1000", "AP@500"), ("AP50@500", "AP@500", "AP@1000"))):
+        best = dict.fromkeys(names, 30.0)
+        (runs[seed].workdir / "result.json").write_text(json.dumps({"best": best}))
+    runs.append(unfinished)
+    assert table3.metrics_of(runs) == (*table3.METRICS, "AP@500", "AP@1000")
 
 
 def test_table1_has_every_method_and_the_papers_numbers():
