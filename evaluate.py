@@ -17,7 +17,7 @@ from absl import flags
 from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
-from training import multihost, plots, sharding
+from training import memory, multihost, plots, sharding
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.evaluation import make_evaluate
@@ -38,6 +38,7 @@ _BLOCK_SIZE = flags.DEFINE_integer("block_size", None, "Block to drop. Default: 
 
 def main(_) -> int:
     multihost.initialize()
+    memory.keep_freed()
     workdir = pathlib.Path(_WORKDIR.value)
     config = config_lib.from_json(workdir / "config.json")
     if _DATA_DIR.value is not None:

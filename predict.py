@@ -20,7 +20,7 @@ from inputs.files import pictures_of
 from inputs.images import DataError, read_image
 from tasks import make_task
 from training import config as config_lib
-from training import plots, sharding
+from training import memory, plots, sharding
 from training.checkpoints import Checkpoints
 from training.plan import make_plan
 from training.state import variables
@@ -36,6 +36,7 @@ _CHECKPOINT_DIR = flags.DEFINE_string(
 
 
 def main(argv) -> int:
+    memory.keep_freed()
     workdir, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value)
     # The shell expands a pattern to several words, of which the flag takes the first.
     paths = pictures_of([*_IMAGES.value, *argv[1:]])

@@ -20,7 +20,7 @@ from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
-from training import multihost, plots, pretrained, sharding, telemetry
+from training import memory, multihost, plots, pretrained, sharding, telemetry
 from training.checkpoints import Checkpoints
 from training.dry_run import dry_run
 from training.evaluation import make_evaluate
@@ -52,6 +52,7 @@ flags.mark_flag_as_required("config")
 
 def main(_) -> int:
     multihost.initialize()
+    memory.keep_freed()
     if _DRY_RUN.value != "false":
         dry_run(_CONFIG.value, make_task, compile_step=_DRY_RUN.value == "compile")
         return 0

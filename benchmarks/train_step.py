@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.timing import side_by_side
 from tasks import make_task
 from training import sharding
+from training.memory import keep_freed
 from training.plan import make_plan
 
 VARIANTS = ("baseline", "dropblock")
@@ -59,6 +60,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
+    keep_freed()  # as train.py does
 
     cases, peaks = {}, {}
     for variant in VARIANTS:
