@@ -12,9 +12,11 @@ from inputs.joint_transforms import IGNORE
 
 def grid(rows: int, columns: int, *, side: float) -> tuple[matplotlib.figure.Figure, list]:
     """A figure of `rows` times `columns` axes without frames, each about `side` inches wide."""
-    figure = matplotlib.figure.Figure((side * columns, 1.2 * side * rows))
     # Matplotlib's own layouts draw everything twice to find what is known: a line of title.
-    figure.subplots_adjust(0.005, 0.03 / rows, 0.995, 1 - 0.2 / rows, wspace=0.05, hspace=0.2)
+    line = 0.3
+    height = rows * (side + line)
+    figure = matplotlib.figure.Figure((side * columns, height))
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - line / height, wspace=0.05, hspace=line / side)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.axis("off")
