@@ -142,17 +142,22 @@ def to_csv(records: list[dict]) -> str:
 
 
 def to_markdown(records: list[dict], metrics: tuple[str, ...]) -> str:
-    """The records as a table; intervals are 95 %, the paper's spread is as it prints it."""
+    """The records as a table; intervals are 95 %, the paper's spread is as it prints it.
+
+    The paper's columns are there if it has numbers for any row.
+    """
+    paper = any(record[f"{metric}_paper"] is not None for record in records for metric in metrics)
     head = ["row", "seeds"]
     for metric in metrics:
-        head += [f"best {metric}", f"paper's {metric}"]
+        head += [f"best {metric}", f"paper's {metric}"] if paper else [f"best {metric}"]
     head += [f"final {metrics[0]}", "difference, by seed", "note"]
     lines = [_line(head), _line(["---"] * len(head))]
     for record in records:
         cells = [record["row"], str(record["seeds"])]
         for metric in metrics:
             cells.append(_number(record[metric], record[f"{metric}_interval"]))
-            cells.append(_number(record[f"{metric}_paper"], record[f"{metric}_paper_spread"]))
+            if paper:
+                cells.append(_number(record[f"{metric}_paper"], record[f"{metric}_paper_spread"]))
         cells.append(_number(record["final"], record["final_interval"]))
         cells.append(_number(record["difference"], record["difference_interval"], sign="+"))
         lines.append(_line([*cells, record["note"]]))

@@ -247,6 +247,9 @@ def test_a_table_pairs_runs_by_seed(tmp_path):
     text = tables.to_markdown([baseline, dropblock], ("top1",))
     assert "| baseline | 3 | 72.00 ± 6.57 | 76.51 ± 0.07 | 71.00 ± 6.57 | - |  |" in text
     assert "| +0.75 ± 3.18 |" in text
+    unknown = dict.fromkeys(("top1_paper", "top1_paper_spread"))
+    text = tables.to_markdown([baseline | unknown, dropblock | unknown], ("top1",))
+    assert "| baseline | 3 | 72.00 ± 6.57 | 71.00 ± 6.57 | - |  |" in text and "paper" not in text
     assert tables.to_csv([baseline]).splitlines()[1].startswith("baseline,,3,72.0,6.5724,")
 
 
