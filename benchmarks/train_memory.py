@@ -4,8 +4,9 @@
     python -m benchmarks.train_memory --compile 1 2       # and XLA's own plan for so few images
 
 The estimate is the state, its gradient, what the forward pass keeps for the backward pass, and,
-with remat, what the backward pass of the largest cell keeps besides: all by `jax.eval_shape` of
-`jax.vjp`, in the config's dtype, as if nothing were fused. What is compiled is compiled for this
+with remat, what the backward pass of the largest cell keeps besides, and of the largest operation
+in it if that is computed anew, too: all by `jax.eval_shape` of `jax.vjp`, in the config's dtype, as
+if nothing were fused. What is compiled is compiled for this
 machine's device, where half precision may be kept in float32.
 """
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.amoebanet import REMAT
 from models.cells import Dropping
 from tasks import make_task
 from training import sharding
@@ -27,7 +29,7 @@ def nbytes(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def make(name: str, batch_size: int, remat: bool):
+def make(name: str, batch_size: int, remat: str):
     config = importlib.import_module(f"configs.{name}").get_config("dropblock")
     config.batch_size, config.model.remat = batch_size, remat
     return make_plan(config, lambda config: make_task(config, need_data=False))
@@ -75,14 +77,38 @@ def cell_bytes(plan) -> dict[str, int]:
                 cell = nnx.merge(graphdef, params, stats, copy=True)
                 return cell(*inputs, True, drops)[0]
 
-            kept = jax.eval_shape(
-                lambda params, inputs, run=run: jax.vjp(run, params, inputs)[1], params, inputs
-            )
-            found[name] = nbytes(kept) - nbytes(params)
+            found[name] = vjp_bytes(run, params, inputs)
+            if cell.remat:
+                found[name] += max(
+                    operation_bytes(cell, key, *inputs, out[name], number, side, index)
+                    for number, pair in enumerate(cell.table.operations, start=2)
+                    for side, (_, index) in zip(("left", "right"), pair, strict=True)
+                )
             previous, current = current, out[name]
 
     jax.eval_shape(forward, images, jax.random.key(0))
     return found
+
+
+def operation_bytes(cell, key, current, previous, output, number, side, index) -> int:
+    """What the backward pass of one operation keeps: input `index` is a state of the cell."""
+    filters = output.shape[-1] // len(cell.table.outputs)
+    shape = (current if index < 2 else output).shape[:-1]
+    channels = current.shape[-1] if index == 1 and previous is None else filters
+    operation = cell.operations[f"h{number}_{side}"]
+    graphdef, params, stats = nnx.split(operation, nnx.Param, nnx.BatchStat)
+
+    def run(params, x):
+        operation = nnx.merge(graphdef, params, stats, copy=True)
+        return operation(x, True, Dropping(0.9, None, key, None))[0]
+
+    return vjp_bytes(run, params, jax.ShapeDtypeStruct((*shape, channels), current.dtype))
+
+
+def vjp_bytes(run, params, inputs) -> int:
+    """What `run(params, inputs)` keeps for its backward pass, but for the parameters."""
+    kept = jax.eval_shape(lambda *inputs: jax.vjp(run, *inputs)[1], params, inputs)
+    return nbytes(kept) - nbytes(params)
 
 
 def compiled_bytes(plan) -> tuple[int, float]:
@@ -107,17 +133,17 @@ def main():
     parser.add_argument("--compile", type=int, nargs="*", default=[], metavar="BATCH_SIZE")
     args = parser.parse_args()
 
-    for remat in (False, True):
+    for remat in REMAT:
         plan = make(args.config, args.batch_size, remat)
         state = jax.eval_shape(plan.create, jax.random.key(0))
         fixed = nbytes(state) + nbytes(state["params"])  # and a gradient
         kept = kept_bytes(plan)
         print(
-            f"remat {remat}: state and gradient {fixed / 1e9:.2f} GB, kept for the backward pass "
+            f"remat {remat!r}: state and gradient {fixed / 1e9:.2f} GB, kept for the backward pass "
             f"{kept / 1e9:.2f} GB for {args.batch_size} images of {plan.config.dtype}",
             flush=True,
         )
-        if remat:
+        if remat != "none":
             cells = cell_bytes(plan)
             largest = max(cells, key=cells.__getitem__)
             print(f"  and {cells[largest] / 1e9:.2f} GB while {largest} is computed anew")

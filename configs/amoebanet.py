@@ -27,7 +27,7 @@ def get_config() -> Any:
     config.model.filters = 256  # F
     config.model.head_keep_prob = 0.5  # of the dropout before the last layer
     config.model.path_keep_prob = 1.0  # ScheduledDropPath's at the end, linear from 1; 1 is off
-    config.model.remat = False  # compute each cell anew in the backward pass: less memory
+    config.model.remat = "none"  # or "cells", "operations": computed anew, for less memory
     del config.model.depth, config.model.width_multiplier
 
     config.drop.places = ConfigDict({"last_half": 1.0})

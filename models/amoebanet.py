@@ -15,6 +15,7 @@ from models.cell_tables import Cells
 from models.cells import INIT, Cell, Dropping, Feature, Kernel, Keys, Stage
 
 STEMS = ("imagenet", "small")
+REMAT = ("none", "cells", "operations")
 _STEM_FILTERS = 32
 
 # Keys of their own for the head and for ScheduledDropPath: numbers beyond any drop site's.
@@ -74,7 +75,8 @@ class AmoebaNet(nnx.Module):
       stem_stride: stride of the small stem.
       aux_head: whether to have the auxiliary head, on the last cell of the second stack.
       head_keep_prob: of the dropout before the last layer.
-      remat: compute each cell anew in the backward pass instead of keeping what is inside it.
+      remat: what the backward pass computes anew instead of having it kept: "none", "cells", or
+        "operations", which is the cells and then each operation in the one that is at hand.
       drop: what is dropped, and where.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
       rngs: the stream `params`.
@@ -96,12 +98,13 @@ class AmoebaNet(nnx.Module):
         stem_stride: int = 1,
         aux_head: bool = True,
         head_keep_prob: float = 0.5,
-        remat: bool = False,
+        remat: str = "none",
         drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         checks.choice("stem", stem, STEMS)
+        checks.choice("remat", remat, REMAT)
         checks.probability("head_keep_prob", head_keep_prob)
         smallest = 16 if stem == "imagenet" else 4  # whose quarter (of a quarter) is a channel
         if filters < smallest:
@@ -115,7 +118,7 @@ class AmoebaNet(nnx.Module):
             dropping.Site("head", _HEAD, 1.0, dropping.Drop("dropout", {"head": 1.0}))
         )
         self.head_keep_prob = head_keep_prob
-        self.remat = remat
+        self.remat = remat != "none"
 
         if stem == "imagenet":
             stem_stride, size = 2, (image_size - 3) // 2 + 1
@@ -144,6 +147,7 @@ class AmoebaNet(nnx.Module):
                 name=f"{half}.{name}",
                 plan=plan,
                 paths=paths,
+                remat=remat == "operations",
                 dtype=dtype,
                 rngs=keys,
             )

@@ -225,6 +225,7 @@ class Cell(nnx.Module):
         name: str,
         plan: dropping.SitePlan,
         paths: dropping.SitePlan,
+        remat: bool = False,
         dtype,
         rngs,
     ):
@@ -279,6 +280,7 @@ class Cell(nnx.Module):
             }
         )
         self.table = nnx.static(table)
+        self.remat = remat  # whether the backward pass computes each operation anew
         self.output = Feature(filters * len(table.outputs), halvings)
 
     def __call__(self, current, previous, train: bool, drops: Dropping):
@@ -287,12 +289,15 @@ class Cell(nnx.Module):
         if self.h1 is not None:
             h1, report = self.h1(h1, train, drops)
             reports |= report
+        operate = Operation.__call__
+        if self.remat and train:
+            operate = nnx.remat(operate, static_argnums=2)
         states = [h0, h1]
         for number, pair in enumerate(self.table.operations, start=2):
             branches = []
             for side, (_, index) in zip(("left", "right"), pair, strict=True):
                 operation = self.operations[f"h{number}_{side}"]
-                branch, report = operation(states[index], train, drops)
+                branch, report = operate(operation, states[index], train, drops)
                 branches.append(branch)
                 reports |= report
             states.append(branches[0] + branches[1])

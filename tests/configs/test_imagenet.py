@@ -81,13 +81,6 @@ OURS = {
     "data.on_error",
     "data.num_threads",
     "data.num_workers",
-    "aux_weight",  # of AmoebaNet, as all of `model` that follows
-    "model.cells",
-    "model.cells_per_stack",
-    "model.filters",
-    "model.head_keep_prob",
-    "model.path_keep_prob",
-    "model.remat",
     "optimizer.rms_decay",  # of RMSProp
     "optimizer.rms_epsilon",
     "schedule.decay_epochs",  # of the exponential schedule

@@ -88,7 +88,7 @@ def traced():
 
     def forward(x, key):
         drop = Drop("dropblock", {"last_half": 1.0}, block_size=11)
-        model = at_331("B", 6, 256, aux_head=True, drop=drop, remat=True, dtype=jnp.bfloat16)
+        model = at_331("B", 6, 256, aux_head=True, drop=drop, remat="cells", dtype=jnp.bfloat16)
         return model(x, train=True, keep_prob=0.9, rng=key)
 
     x = jax.ShapeDtypeStruct((2, 331, 331, 3), jnp.float32)
@@ -315,14 +315,15 @@ def same(tree, other):
 def test_a_cell_under_remat_draws_the_same_masks_again(key):
     drop = Drop("dropblock", {"cell": 1.0}, block_size=3)
 
-    def run(transform):
+    def run(transform, remat=False):
         @jax.jit
         def gradients(x, key):
             plan = SitePlan(drop)
             paths = SitePlan(Drop("drop_path", {"path": 1.0}))
             options = {"name": "cell", "plan": plan, "paths": paths, "dtype": jnp.float32}
             feature = Feature(3, 0)
-            cell = Cell(LIGHT.normal, 4, 1, feature, feature, rngs=nnx.Rngs(params=0), **options)
+            options |= {"remat": remat, "rngs": nnx.Rngs(params=0)}
+            cell = Cell(LIGHT.normal, 4, 1, feature, feature, **options)
             graphdef, params, stats = nnx.split(cell, nnx.Param, nnx.BatchStat)
             drops = Dropping(0.6, 0.5, key, jax.random.fold_in(key, 1))
 
@@ -337,16 +338,19 @@ def test_a_cell_under_remat_draws_the_same_masks_again(key):
 
         return gradients(jax.random.normal(jax.random.key(1), (8, 6, 6, 3)), key)
 
-    plain, remat = run(lambda f: f), run(functools.partial(nnx.remat, static_argnums=3))
+    plain = run(lambda f: f)
     kept = plain[1][1]
-    jax.tree.map(np.testing.assert_array_equal, kept, remat[1][1])
     assert len(kept) == 5 and all(float(k.min()) < 1 for k in kept.values())
-    same(plain, remat)
+    for operations in (False, True):
+        remat = run(functools.partial(nnx.remat, static_argnums=3), operations)
+        jax.tree.map(np.testing.assert_array_equal, kept, remat[1][1])
+        same(plain, remat)
 
 
 @pytest.mark.slow
-def test_remat_changes_nothing_but_memory():
-    plain, remat = trained(False), trained(True)
+@pytest.mark.parametrize("kind", ["cells", "operations"])
+def test_remat_changes_nothing_but_memory(kind):
+    plain, remat = trained("none"), trained(kind)
     kept = plain[0]["kept"]
     jax.tree.map(np.testing.assert_array_equal, kept, remat[0]["kept"])
     for place in ("head", "path.", "last_half."):  # or nothing is compared
@@ -355,7 +359,7 @@ def test_remat_changes_nothing_but_memory():
 
 
 def test_every_parameter_has_a_gradient_and_every_norm_is_updated():
-    _, grads, stats = trained(False)
+    _, grads, stats = trained("none")
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert jnp.isfinite(grad).all() and (grad != 0).any(), jax.tree_util.keystr(path)
     for path, value in jax.tree_util.tree_leaves_with_path(stats):
