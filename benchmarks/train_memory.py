@@ -6,8 +6,8 @@
 The estimate is the state, its gradient, what the forward pass keeps for the backward pass, and,
 with remat, what the backward pass of the largest cell keeps besides, and of the largest operation
 in it if that is computed anew, too: all by `jax.eval_shape` of `jax.vjp`, in the config's dtype, as
-if nothing were fused. What is compiled is compiled for this
-machine's device, where half precision may be kept in float32.
+if nothing were fused. What is compiled is compiled for this machine's device, where half precision
+may be kept in float32.
 """
 
 import argparse
@@ -70,14 +70,7 @@ def cell_bytes(plan) -> dict[str, int]:
         previous, current = None, out["stem"]
         for name in model.order:
             cell, inputs = model.cells[name], (current, previous)
-            graphdef, params, stats = nnx.split(cell, nnx.Param, nnx.BatchStat)
-            drops = Dropping(0.9, None, key, None)
-
-            def run(params, inputs, graphdef=graphdef, stats=stats, drops=drops):
-                cell = nnx.merge(graphdef, params, stats, copy=True)
-                return cell(*inputs, True, drops)[0]
-
-            found[name] = vjp_bytes(run, params, inputs)
+            found[name] = module_bytes(cell, inputs, key)
             if cell.remat:
                 found[name] += max(
                     operation_bytes(cell, key, *inputs, out[name], number, side, index)
@@ -95,19 +88,19 @@ def operation_bytes(cell, key, current, previous, output, number, side, index) -
     filters = output.shape[-1] // len(cell.table.outputs)
     shape = (current if index < 2 else output).shape[:-1]
     channels = current.shape[-1] if index == 1 and previous is None else filters
-    operation = cell.operations[f"h{number}_{side}"]
-    graphdef, params, stats = nnx.split(operation, nnx.Param, nnx.BatchStat)
-
-    def run(params, x):
-        operation = nnx.merge(graphdef, params, stats, copy=True)
-        return operation(x, True, Dropping(0.9, None, key, None))[0]
-
-    return vjp_bytes(run, params, jax.ShapeDtypeStruct((*shape, channels), current.dtype))
+    state = jax.ShapeDtypeStruct((*shape, channels), current.dtype)
+    return module_bytes(cell.operations[f"h{number}_{side}"], (state,), key)
 
 
-def vjp_bytes(run, params, inputs) -> int:
-    """What `run(params, inputs)` keeps for its backward pass, but for the parameters."""
-    kept = jax.eval_shape(lambda *inputs: jax.vjp(run, *inputs)[1], params, inputs)
+def module_bytes(module, inputs, key) -> int:
+    """What a call of a cell or operation keeps for its backward pass, but for its parameters."""
+    graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+
+    def run(params, inputs):
+        module = nnx.merge(graphdef, params, stats, copy=True)
+        return module(*inputs, True, Dropping(0.9, None, key, None))[0]
+
+    kept = jax.eval_shape(lambda *arguments: jax.vjp(run, *arguments)[1], params, inputs)
     return nbytes(kept) - nbytes(params)
 
 
