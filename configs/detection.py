@@ -79,10 +79,7 @@ def get_config() -> Any:
     config.schedule.warmup_epochs = 1.0
     config.schedule.warmup_start = 0.1
 
-    # What detection has no use for is not there, so that nobody sets it in vain.
-    del config.label_smoothing
-    for name in ("augment", "crop_padding", "autoaugment", "cutout"):
-        del config.data[name]
+    defaults.leave_out_classification(config)
     return config
 
 
