@@ -52,10 +52,10 @@ flags.mark_flag_as_required("config")
 
 def main(_) -> int:
     multihost.initialize()
-    memory.keep_freed()
     if _DRY_RUN.value != "false":
         dry_run(_CONFIG.value, make_task, compile_step=_DRY_RUN.value == "compile")
         return 0
+    memory.keep_freed()
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     return train(
         _CONFIG.value,
