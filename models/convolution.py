@@ -17,7 +17,7 @@ def conv_general_dilated(
     Where a kernel is larger than a map, XLA exchanges the two, and on a CPU has no quick code for
     what results: a 3x3 convolution of 2x2 maps takes 20 times as long as of 4x4 maps. Such maps,
     those that end a network on small images, are gathered under the kernel and multiplied instead.
-    On a CPU so are all maps under a 1x1 kernel, whose gradient takes XLA 2 to 10 times as long.
+    On a CPU so are all maps under a 1x1 kernel: XLA is slow at the kernel's gradient.
     A depthwise convolution on a CPU is a sum of shifted maps instead: XLA takes 25 times as long.
 
     Args:

@@ -13,8 +13,8 @@ def keep_freed():
     """On a CPU, keeps freed memory for the next step instead of giving it back to the system.
 
     XLA allocates a step's buffers anew each time. The C library maps large ones, so that the system
-    has to clear every page of them: a third of the step of a small network. Does nothing where the
-    C library is not glibc, or where the arrays are not in this memory.
+    has to clear every page of them, which costs a small network a good part of its step. Does
+    nothing where the C library is not glibc, or where the arrays are not in this memory.
     """
     if sys.platform != "linux" or jax.default_backend() != "cpu":
         return
