@@ -29,6 +29,7 @@ def get_config(variant: str = "dropblock"):
     config.data.name = "cifar10"
     config.data.image_size = 32
     config.data.augment = "small"
+    config.data.cache = True
     config.data.num_threads = 0
     config.data.num_classes = 10
     config.data.num_train_examples = 50_000

@@ -63,6 +63,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.data.mean = (0.485, 0.456, 0.406)  # of pixels in [0, 1]
     config.data.std = (0.229, 0.224, 0.225)
     config.data.on_error = "raise"  # or "skip", for examples that cannot be read
+    config.data.cache = False  # keep decoded examples in memory: for small images
     config.data.num_threads = 16
     config.data.num_workers = 0  # reading processes besides the threads
 
@@ -102,7 +103,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
 def leave_out_classification(config: Any):
     """Takes out what other tasks have no use for, so that nobody sets it in vain."""
     del config.label_smoothing
-    for name in ("augment", "crop_padding", "autoaugment", "cutout"):
+    for name in ("augment", "crop_padding", "autoaugment", "cutout", "cache"):
         del config.data[name]
 
 

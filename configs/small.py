@@ -9,6 +9,7 @@ def get_config():
     config.model.stem = "small"
     config.drop.block_size = 3
     config.data.augment = "small"
+    config.data.cache = True
     config.data.num_threads = 0  # reading ahead in threads costs more than so small an image
     config.data.num_classes = 10
     config.schedule.kind = "cosine"

@@ -78,6 +78,29 @@ def classification_source(
     return source
 
 
+class Cached:
+    """A source whose examples stay in memory, decoded, once they have been read.
+
+    Errors are not kept: an example that cannot be read is tried again.
+    """
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._examples: dict[int, Mapping[str, Any]] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._source.class_names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        if index not in self._examples:  # two threads may both read it, which does no harm
+            self._examples[index] = self._source[index]
+        return self._examples[index]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Arrays:
     """Examples held in memory: uint8 `[n, height, width, channels]` and int32 `[n]`."""

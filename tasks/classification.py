@@ -77,9 +77,10 @@ class Classification(Task):
 
     def open_split(self, split: str) -> sources.Source:
         data = self.config.data
-        return sources.classification_source(
+        source = sources.classification_source(
             data.name, data.dir, split, class_names=self.class_names
         )
+        return sources.Cached(source) if data.cache else source
 
     def transform(self, train: bool) -> transforms.ExampleTransform:
         return transforms.on_image(self._image_transforms[train])

@@ -4,6 +4,7 @@ import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -11,8 +12,9 @@ from PIL import Image
 
 from inputs import prepare
 from inputs.images import decode_image
-from inputs.pipeline import eval_batches
-from inputs.sources import DataError, classification_source
+from inputs.pipeline import eval_batches, train_batches
+from inputs.sources import Cached, DataError, classification_source
+from inputs.transforms import make_transform, on_image
 from toy_tfds import LABELS, feature, record, write_tfds
 
 
@@ -308,6 +310,43 @@ def test_prepared_set_goes_through_the_pipeline(tmp_path):
     batches = list(eval_batches(opened(tmp_path), lambda x, rng: x, batch_size=2))
     labels = np.concatenate([batch["label"] for batch in batches])
     np.testing.assert_array_equal(labels, [0, 1, 2, 0, 1, 0])
+
+
+def test_cached_examples_are_read_once_and_the_same_in_every_epoch(tmp_path):
+    write_tfds(tmp_path, {"train": [records(5)]})
+    source, read = opened(tmp_path), []
+
+    class Counting:
+        class_names = source.class_names
+
+        def __len__(self):
+            return len(source)
+
+        def __getitem__(self, index):
+            read.append(index)
+            return source[index]
+
+    transform = on_image(
+        make_transform("small", image_size=24, train=True, crop_padding=4, fill=(9, 9, 9))
+    )
+    options = {"batch_size": 5, "seed": 0}
+    cached = train_batches(Cached(Counting()), transform, **options)
+    plain = train_batches(source, transform, **options)
+    for _ in range(4):
+        jax.tree.map(np.testing.assert_array_equal, next(cached), next(plain))
+    assert sorted(read) == [0, 1, 2, 3, 4]
+
+
+def test_what_cannot_be_read_is_not_cached(tmp_path):
+    good_folder(tmp_path)
+    source = Cached(classification_source("image_folder", str(tmp_path), "train"))
+    path = tmp_path / "train" / source._source.files[0]
+    good = path.read_bytes()
+    path.write_bytes(b"no image")
+    with pytest.raises(DataError):
+        source[0]
+    path.write_bytes(good)
+    assert source[0]["image"].dtype == np.uint8
 
 
 def test_newest_version_and_configs(tmp_path):
