@@ -7,8 +7,10 @@ import pytest
 from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
 
 from configs import (
+    cifar10_1000_resnet,
     cifar10_resnet,
     defaults,
+    fashion_mnist_1000_resnet,
     fashion_mnist_resnet,
     image_folder_resnet,
     imagenet_resnet50,
@@ -20,7 +22,9 @@ from training.config import flat
 from training.plan import make_plan
 
 FAMILIES = [
+    cifar10_1000_resnet,
     cifar10_resnet,
+    fashion_mnist_1000_resnet,
     fashion_mnist_resnet,
     image_folder_resnet,
     imagenet_resnet50,
@@ -60,7 +64,7 @@ def test_every_family_has_every_method(family):
         changed = {name: value for name, value in now.items() if value != was[name]}
         expected = {name: value for name, value in fields.items() if value != was[name]}
         if variant == "autoaugment":
-            small = was["data.augment"] == "small"
+            small = was["data.image_size"] < 64
             expected = {"data.autoaugment": "cifar" if small else "imagenet"}
         if variant == "dropblock_label_smoothing":
             assert changed.pop("epochs") == pytest.approx(was["epochs"] * 290 / 270)
