@@ -78,6 +78,7 @@ OURS = {
     "data.dir",
     "data.class_names",
     "data.crop_padding",  # of the small augmentation
+    "data.cache",
     "data.on_error",
     "data.num_threads",
     "data.num_workers",
