@@ -1,6 +1,7 @@
 """Building a run at full size by shape alone, and printing what it would be."""
 
 import collections
+import time
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
     Args:
       config: see `configs/defaults.py`.
       make_task: `(config, need_data=...) -> task`.
-      compile_step: also compile the training step, and print XLA's memory analysis.
+      compile_step: also compile the training step, and print how long that takes and XLA's
+        memory analysis.
 
     Raises:
       ConfigError: what is wrong with the config.
@@ -52,12 +54,17 @@ def dry_run(config: Any, make_task, *, compile_step: bool = False):
         for name, x in batch.items()
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
+    began = time.monotonic()
     lowered = plan.train_step(mesh).lower(state, sharded, key)
+    traced = time.monotonic() - began
     flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
     print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
     _print_memory(plan, state, batch)
     if compile_step:
+        began = time.monotonic()
         memory = lowered.compile().memory_analysis()
+        compiled = time.monotonic() - began
+        print(f"seconds to trace the training step: {traced:.1f}, to compile it: {compiled:.1f}")
         print(f"bytes on each device, as XLA plans them for {jax.default_backend()}:")
         for name in ("argument", "output", "alias", "temp"):
             print(f"  {name}: {getattr(memory, f'{name}_size_in_bytes'):,}")
