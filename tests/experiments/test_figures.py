@@ -80,6 +80,17 @@ def test_figure4_has_the_papers_points():
     assert (drop.places.group3, drop.places.group4) == (0.0, 1.0)
 
 
+def test_figure4_over_a_third_place():
+    blocks = {"group4": (1,), "groups34": (1,), "groups234": (1, 3)}
+    panels = figure4.make_panels(blocks)
+    assert len(panels) == 9 and panels[6].title == "groups 2, 3 and 4: convolutions"
+    rows = {row.name: row for row in plots.rows_of(panels)}
+    last = rows["groups234_conv_skip_scheduled_3"]
+    # The factor of group 2 is the config's: in the other places it is set to 0.
+    assert "drop.places.group2" not in last.overrides and not last.paper
+    assert rows["groups34_conv_1"].overrides["drop.places.group2"] == 0.0
+
+
 def test_the_ablation_changes_one_thing_at_a_time():
     base = config_of(ablation.ROWS[0]).to_dict()["drop"]
     for row in ablation.ROWS[1:]:
