@@ -54,7 +54,7 @@ def make_panels(blocks: dict[str, tuple[int, ...]] = BLOCKS) -> list[Panel]:
     """The paper's six panels, and three where there are blocks for them, row by row."""
     panels = []
     for place, column in itertools.product(PLACES, COLUMNS):
-        if not blocks[place]:
+        if not blocks.get(place):
             continue
         known = dict(zip(BLOCKS[place], PAPER.get((place, column), ()), strict=True))
         rows: dict[float, Row] = {
