@@ -62,10 +62,17 @@ def lengthened(flags: list[str]) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(parser(__doc__, "runs/table1"), argv)
+    options = parser(__doc__, "runs/table1")
+    options.add_argument(
+        "--reference",
+        choices=list(VARIANTS),
+        default="baseline",
+        help="differences are to this row",
+    )
+    arguments = parse(options, argv)
     runs = make_runs(make_rows(arguments.flags), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    write_table("table1", runs, ("top1", "top5"), arguments)
+    write_table("table1", runs, ("top1", "top5"), arguments, reference=arguments.reference)
     return code
 
 

@@ -116,7 +116,7 @@ def write_table(
     )
     paper = any(run.row.paper for run in runs)
     whose = f" The paper's numbers are of {data}, with the spread it prints." if paper else ""
-    text = f"{heading(name, runs)}{whose}\n\n{to_markdown(records, metrics)}"
+    text = f"{heading(name, runs)}{whose}\n\n{to_markdown(records, metrics, reference)}"
     write(folder / f"{name}.md", text)
     print(text)
     results = [run.result() for run in runs]
@@ -141,7 +141,7 @@ def to_csv(records: list[dict]) -> str:
     return text.getvalue()
 
 
-def to_markdown(records: list[dict], metrics: tuple[str, ...]) -> str:
+def to_markdown(records: list[dict], metrics: tuple[str, ...], reference: str = "baseline") -> str:
     """The records as a table; intervals are 95 %, the paper's spread is as it prints it.
 
     The paper's columns are there if it has numbers for any row.
@@ -150,7 +150,7 @@ def to_markdown(records: list[dict], metrics: tuple[str, ...]) -> str:
     head = ["row", "seeds"]
     for metric in metrics:
         head += [f"best {metric}", f"paper's {metric}"] if paper else [f"best {metric}"]
-    head += [f"final {metrics[0]}", "difference, by seed", "note"]
+    head += [f"final {metrics[0]}", f"difference to {reference}, by seed", "note"]
     lines = [_line(head), _line(["---"] * len(head))]
     for record in records:
         cells = [record["row"], str(record["seeds"])]

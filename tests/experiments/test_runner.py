@@ -245,8 +245,11 @@ def test_a_table_pairs_runs_by_seed(tmp_path):
     # t(0.975) of 1 degree of freedom is 12.7062.
     assert dropblock["difference_interval"] == pytest.approx(12.7062 * 0.25, rel=1e-5)
     text = tables.to_markdown([baseline, dropblock], ("top1",))
+    assert "| difference to baseline, by seed |" in text
     assert "| baseline | 3 | 72.00 ± 6.57 | 76.51 ± 0.07 | 71.00 ± 6.57 | - |  |" in text
     assert "| +0.75 ± 3.18 |" in text
+    other, _ = tables.collect(runs, ("top1",), reference="dropblock")
+    assert other["difference"] == -0.75
     unknown = dict.fromkeys(("top1_paper", "top1_paper_spread"))
     text = tables.to_markdown([baseline | unknown, dropblock | unknown], ("top1",))
     assert "| baseline | 3 | 72.00 ± 6.57 | 71.00 ± 6.57 | - |  |" in text and "paper" not in text
