@@ -2,7 +2,8 @@
 
     python train.py --config configs/cifar10_amoebanet.py --config.data.dir DIR
 
-Expected: not measured in full; the paper has no result on this set.
+Expected: not measured in full; on 2,000 images for 12 epochs 38 top-1 without DropBlock, see
+experiments/results/amoebanet.md.
 """
 
 from configs import amoebanet
