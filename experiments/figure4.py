@@ -6,9 +6,9 @@
 First row: group 4 alone; second row: groups 3 and 4; third row, of --blocks234 alone: group 2 too,
 for small images, whose last maps leave no room for a block (the factor is the config's:
 --config.drop.places.group2=0.0625). Columns: after convolutions and unscheduled; skips too; skips
-too and scheduled. A block larger than a map is cut to it (docs/paper.md section
-1.2). Writes figure4.csv, figure4.json and figure4.png into the workdir. The paper's points are
-section 3.6's, digitised.
+too and scheduled. A block larger than a map is cut to it (docs/paper.md section 1.2). Writes
+figure4.csv, figure4.json and figure4.png into the workdir. The paper's points are section 3.6's,
+digitised.
 """
 
 import itertools
