@@ -7,9 +7,10 @@ leaves these out, this is the search for keep_prob. Writes figure3.csv, figure3.
 into the workdir. The paper's points are docs/paper.md section 3.5's, digitised.
 """
 
+import dataclasses
 import sys
 
-from experiments.plots import Panel, Series, points_of, rows_of, write_figure
+from experiments.plots import Panel, Series, paper_of, points_of, rows_of, write_figure
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 # Top-1 by keep_prob; that at 1 is the network without dropping.
@@ -75,22 +76,17 @@ def series(label: str, keep_probs: list[float] | None) -> Series:
     rows = {}
     for keep_prob in keep_probs or PAPER[label]:
         if keep_prob == 1:
-            rows[keep_prob] = Row("baseline", "baseline", paper={"top1": (76.36, None)})
-            continue
-        known = PAPER[label].get(keep_prob)
-        rows[keep_prob] = Row(
-            f"{name}_{keep_prob:g}",
-            variant,
-            overrides | {"drop.keep_prob": keep_prob},
-            {} if known is None else {"top1": (known, None)},
-        )
-    return Series(label, rows)
+            rows[keep_prob] = Row("baseline", "baseline")
+        else:
+            own = overrides | {"drop.keep_prob": keep_prob}
+            rows[keep_prob] = Row(f"{name}_{keep_prob:g}", variant, own)
+    return Series(label, rows, PAPER[label])
 
 
 def make_panels(keep_probs: list[float] | None = None) -> list[Panel]:
     """The paper's two panels."""
     curves = {label: series(label, keep_probs) for label in PAPER}
-    scheduled = Series("DropBlock, scheduled", curves["DropBlock"].rows)
+    scheduled = dataclasses.replace(curves["DropBlock"], label="DropBlock, scheduled")
     return [
         Panel("(a)", [curves[label] for label in ("DropBlock", "SpatialDropout", "dropout")]),
         Panel("(b)", [scheduled, curves["DropBlock, unscheduled"]]),
@@ -104,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     panels = make_panels(arguments.keep_probs)
     runs = make_runs(rows_of(panels), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    write_figure("figure3", points_of(panels, runs), runs, arguments, xlabel="keep_prob", columns=2)
+    points, paper = points_of(panels, runs), paper_of(panels)
+    write_figure("figure3", points, paper, runs, arguments, xlabel="keep_prob", columns=2)
     return code
 
 

@@ -14,7 +14,7 @@ digitised.
 import itertools
 import sys
 
-from experiments.plots import Panel, Series, points_of, rows_of, write_figure
+from experiments.plots import Panel, Series, paper_of, points_of, rows_of, write_figure
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 PLACES = {
@@ -56,17 +56,17 @@ def make_panels(blocks: dict[str, tuple[int, ...]] = BLOCKS) -> list[Panel]:
     for place, column in itertools.product(PLACES, COLUMNS):
         if not blocks.get(place):
             continue
-        known = dict(zip(BLOCKS[place], PAPER.get((place, column), ()), strict=True))
+        paper = dict(zip(BLOCKS[place], PAPER.get((place, column), ()), strict=True))
         rows: dict[float, Row] = {
             block: Row(
                 f"{place}_{column}_{block}",
                 "dropblock",
                 PLACES[place] | COLUMNS[column] | {"drop.block_size": block},
-                {"top1": (known[block], None)} if block in known else {},
             )
             for block in blocks[place]
         }
-        panels.append(Panel(f"{TITLES[place]}: {TITLES[column]}", [Series("DropBlock", rows)]))
+        title = f"{TITLES[place]}: {TITLES[column]}"
+        panels.append(Panel(title, [Series("DropBlock", rows, paper)]))
     return panels
 
 
@@ -85,9 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     runs = make_runs(rows_of(panels), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    write_figure(
-        "figure4", points_of(panels, runs), runs, arguments, xlabel="block size", columns=3
-    )
+    points, paper = points_of(panels, runs), paper_of(panels)
+    write_figure("figure4", points, paper, runs, arguments, xlabel="block size", columns=3)
     return code
 
 

@@ -77,19 +77,36 @@ def curves_of(runs: list[Run], block: int, keep_probs: list[float]) -> dict:
 
 
 def make_points(curves: dict, keep_probs: list[float]) -> list[dict]:
-    """The mean over seeds at each keep_prob, of each way to train, under each inference block."""
+    """The mean over seeds at each keep_prob, of each way to train, under each inference block.
+
+    The paper's larger block is compared with ours, whatever its size.
+    """
     points = []
     for inference, rows in curves.items():
         for row, seeds in rows.items():
-            # The paper's larger block is compared with ours, whatever its size.
             names = 1 if inference == 1 else 7, row if row in ("baseline", "block1") else "block7"
             paper = dict(zip(_DIGITISED, PAPER[names], strict=True))
             for keep_prob in sorted(keep_probs):
                 values = {seed: curve[keep_prob] for seed, curve in seeds.items()}
-                point = {"panel": f"inference block {inference}", "series": f"trained: {row}"}
-                point |= {"x": keep_prob, "seeds": len(values)} | summary("top1", values)
+                point = _place(inference, row, keep_prob) | {"seeds": len(values)}
+                point |= summary("top1", values)
                 points.append(point | {"top1_paper": paper.get(keep_prob)})
     return points
+
+
+def paper_points() -> list[dict]:
+    """The paper's curves, at its own keep_probs and blocks."""
+    return [
+        _place(*names, keep_prob) | {"top1": top1}
+        for names, curve in PAPER.items()
+        for keep_prob, top1 in zip(_DIGITISED, curve, strict=True)
+    ]
+
+
+def _place(inference: int, row: str, keep_prob: float) -> dict:
+    """Where a point is drawn."""
+    panel, series = f"inference block {inference}", f"trained: {row}"
+    return {"panel": panel, "series": series, "x": keep_prob}
 
 
 def losses(curves: dict) -> list[dict]:
@@ -126,7 +143,8 @@ def main(argv: list[str] | None = None) -> int:
     keep_probs = sorted({*arguments.keep_probs, 1.0})
     curves = curves_of(runs, arguments.block, keep_probs)
     points = make_points(curves, keep_probs)
-    write_figure("figure5", points, runs, arguments, xlabel="inference keep_prob", columns=2)
+    xlabel = "inference keep_prob"
+    write_figure("figure5", points, paper_points(), runs, arguments, xlabel=xlabel, columns=2)
     text = to_csv(losses(curves))
     write(arguments.workdir / "figure5_losses.csv", text)
     print(f"top-1 lost to dropping at inference, mean over keep_prob:\n{text}", end="")

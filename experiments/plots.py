@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 
+import matplotlib.axes
 import matplotlib.figure
 
 from experiments.runner import Row, Run
@@ -14,10 +16,17 @@ from training.plots import save_figure
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A curve: its name, and the row at each place of the x axis."""
+    """A curve.
+
+    Attributes:
+      label: its name.
+      rows: what is run at each place of the x axis.
+      paper: the paper's top-1, at its own places.
+    """
 
     label: str
     rows: dict[float, Row]
+    paper: dict[float, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,9 @@ def points_of(panels: list[Panel], runs: list[Run]) -> list[dict]:
     """A point for each row of each curve: the best top-1 of its runs, see `tables.collect`."""
     records = {record["row"]: record for record in collect(runs, ("top1",))}
     return [
-        {"panel": panel.title, "series": series.label, "x": x} | records[row.name]
+        {"panel": panel.title, "series": series.label, "x": x}
+        | records[row.name]
+        | {"top1_paper": series.paper.get(x)}
         for panel in panels
         for series in panel.series
         for x, row in sorted(series.rows.items())
@@ -46,9 +57,20 @@ def points_of(panels: list[Panel], runs: list[Run]) -> list[dict]:
     ]
 
 
+def paper_of(panels: list[Panel]) -> list[dict]:
+    """The paper's curves whole, whatever part of them is run: `panel`, `series`, `x`, `top1`."""
+    return [
+        {"panel": panel.title, "series": series.label, "x": x, "top1": top1}
+        for panel in panels
+        for series in panel.series
+        for x, top1 in series.paper.items()
+    ]
+
+
 def write_figure(
     name: str,
     points: list[dict],
+    paper: list[dict],
     runs: list[Run],
     arguments: argparse.Namespace,
     *,
@@ -59,7 +81,8 @@ def write_figure(
 
     Args:
       name: of the files.
-      points: `panel`, `series`, `x`, `top1`, `top1_interval`, `top1_paper` and what else is known.
+      points: `panel`, `series`, `x`, `top1`, `top1_interval`, `seeds` and what else is known.
+      paper: the paper's own, of which `panel`, `series`, `x` and `top1` are known.
       runs: that they were measured on.
       arguments: the experiment's.
       xlabel: says what `x` is.
@@ -67,48 +90,58 @@ def write_figure(
     """
     folder = arguments.workdir
     write(folder / f"{name}.csv", to_csv(points))
-    content = {"what": heading(name, runs), "points": points} | provenance(runs)
+    content = {"what": heading(name, runs), "points": points, "paper": paper} | provenance(runs)
     write(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    save_figure(draw(points, xlabel, columns), folder / f"{name}.png")
+    save_figure(draw(points, paper, xlabel, columns), folder / f"{name}.png")
     print(f"{heading(name, runs)}\n{folder / name}.csv, .json, .png")
 
 
-def draw(points: list[dict], xlabel: str, columns: int) -> matplotlib.figure.Figure:
+def draw(
+    points: list[dict], paper: list[dict], xlabel: str, columns: int
+) -> matplotlib.figure.Figure:
     """Our means with 95 % t-intervals; below, the paper's numbers, where there are any.
 
     They are of another data set, so they have an axis of their own. An interval of two seeds is
     left out: with one degree of freedom it is twelve standard errors, and hides the curves.
     """
-    panels = list(dict.fromkeys(point["panel"] for point in points))
-    lines = -(-len(panels) // columns)
-    shown = [("top1", "measured")]
-    if any(point["top1_paper"] is not None for point in points):
-        shown.append(("top1_paper", "the paper, ImageNet"))
+    parts = {"measured": [point for point in points if point["top1"] is not None]}
+    if paper:
+        parts["the paper, ImageNet"] = paper
+    titles = {part: list(dict.fromkeys(p["panel"] for p in own)) for part, own in parts.items()}
+    lines = {part: max(1, -(-len(panels) // columns)) for part, panels in titles.items()}
     figure = matplotlib.figure.Figure(
-        (4.6 * columns, 3.2 * lines * len(shown)), layout="constrained"
+        (4.6 * columns, 3.2 * sum(lines.values())), layout="constrained"
     )
-    parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
-    for part, (field, title) in zip(parts, shown, strict=True):
-        part.suptitle(title)
-        axes = part.subplots(lines, columns, squeeze=False, sharey=True).flat
-        for axis, panel in zip(axes, panels, strict=False):
-            own = [p for p in points if p["panel"] == panel and p[field] is not None]
-            labels = list(dict.fromkeys(point["series"] for point in own))
-            for label in labels:
-                curve = [point for point in own if point["series"] == label]
-                halves = [point["top1_interval"] if point["seeds"] > 2 else 0 for point in curve]
-                axis.errorbar(
-                    [point["x"] for point in curve],
-                    [point[field] for point in curve],
-                    halves if field == "top1" else None,
-                    marker="o",
-                    ms=4,
-                    capsize=3,
-                    label=label,
-                )
+    subfigures = figure.subfigures(
+        len(parts), 1, squeeze=False, height_ratios=list(lines.values())
+    )[:, 0]
+    for subfigure, (part, own) in zip(subfigures, parts.items(), strict=True):
+        subfigure.suptitle(part)
+        axes = subfigure.subplots(lines[part], columns, squeeze=False, sharey=True).flat
+        for axis, panel in itertools.zip_longest(axes, titles[part]):
+            if panel is None:
+                axis.remove()
+                continue
+            _draw_panel(axis, [point for point in own if point["panel"] == panel])
             axis.set_title(panel, fontsize=10)
             axis.set(xlabel=xlabel, ylabel="top-1, %")
             axis.grid(alpha=0.3)
-            if len(labels) > 1:
-                axis.legend(fontsize=8)
     return figure
+
+
+def _draw_panel(axis: matplotlib.axes.Axes, points: list[dict]):
+    """Its curves, with their names if there are several."""
+    labels = list(dict.fromkeys(point["series"] for point in points))
+    for label in labels:
+        curve = [point for point in points if point["series"] == label]
+        axis.errorbar(
+            [point["x"] for point in curve],
+            [point["top1"] for point in curve],
+            [point["top1_interval"] if point.get("seeds", 0) > 2 else 0 for point in curve],
+            marker="o",
+            ms=4,
+            capsize=3,
+            label=label,
+        )
+    if len(labels) > 1:
+        axis.legend(fontsize=8)

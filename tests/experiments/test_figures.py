@@ -61,17 +61,20 @@ def test_figure3_has_the_papers_points():
     dropout = config_of(by_name["dropout_0.6"]).drop
     assert (dropout.kind, dropout.schedule, dropout.keep_prob) == ("dropout", "linear", 0.6)
     assert dropout.sites == ("conv",) and dropout.places.group3 == 0.25
-    assert by_name["spatial_dropout_0.9"].paper == {"top1": (77.41, None)}
+    (spatial,) = (one for one in panels[0].series if one.label == "SpatialDropout")
+    assert spatial.rows[0.9].name == "spatial_dropout_0.9" and spatial.paper[0.9] == 77.41
 
 
 def test_figure4_has_the_papers_points():
-    rows = {row.name: row for row in plots.rows_of(figure4.make_panels())}
+    panels = figure4.make_panels()
+    rows = {row.name: row for row in plots.rows_of(panels)}
     assert len(rows) == 3 * 7 + 3 * 8
     text = section("3.6")
     for accuracies in figure4.PAPER.values():
         assert " | ".join(f"{accuracy:.2f}" for accuracy in accuracies) in text
     best = rows["groups34_conv_skip_scheduled_7"]
-    assert best.paper == {"top1": (78.16, None)}
+    (curve,) = panels[-1].series
+    assert curve.rows[7] == best and curve.paper[7] == 78.16
     drop = config_of(best).drop
     assert (drop.block_size, drop.sites, drop.schedule) == (7, ("conv", "skip"), "linear")
     assert (drop.places.group3, drop.places.group4) == (0.25, 1.0)
@@ -87,7 +90,7 @@ def test_figure4_over_a_third_place():
     rows = {row.name: row for row in plots.rows_of(panels)}
     last = rows["groups234_conv_skip_scheduled_3"]
     # The factor of group 2 is the config's: in the other places it is set to 0.
-    assert "drop.places.group2" not in last.overrides and not last.paper
+    assert "drop.places.group2" not in last.overrides
     assert rows["groups34_conv_1"].overrides["drop.places.group2"] == 0.0
 
 
@@ -108,8 +111,8 @@ def test_figures_write_their_points_and_a_plot(figure, tmp_path):
     panels = figure.make_panels()
     runs = finished(plots.rows_of(panels), tmp_path)
     arguments = argparse.Namespace(workdir=tmp_path)
-    drawn = plots.points_of(panels, runs)
-    plots.write_figure("f", drawn, runs, arguments, xlabel="x", columns=3)
+    drawn, paper = plots.points_of(panels, runs), plots.paper_of(panels)
+    plots.write_figure("f", drawn, paper, runs, arguments, xlabel="x", columns=3)
     points = list(csv.DictReader((tmp_path / "f.csv").read_text().splitlines()))
     assert len(points) == sum(len(curve.rows) for panel in panels for curve in panel.series)
     values = {point["row"]: float(point["top1"]) for point in points}
@@ -124,7 +127,19 @@ def test_figures_write_their_points_and_a_plot(figure, tmp_path):
 def test_a_figure_over_other_places():
     (first, *_) = figure3.make_panels([0.65, 1.0])
     assert [list(series.rows) for series in first.series] == [[0.65, 1.0]] * 3
-    assert first.series[0].rows[0.65].paper == {}
     assert {series.rows[1.0].name for series in first.series} == {"baseline"}
     panels = figure4.make_panels({"group4": (1,), "groups34": (2, 3)})
     assert len(plots.rows_of(panels)) == 3 * 3
+
+
+def test_the_papers_curves_are_drawn_whole(tmp_path):
+    blocks = {"group4": (1,), "groups34": (1, 2), "groups234": (1,)}
+    panels = figure4.make_panels(blocks)
+    points = plots.points_of(panels, finished(plots.rows_of(panels), tmp_path))
+    compared = [(p["x"], p["top1_paper"]) for p in points if p["panel"] == panels[3].title]
+    assert compared == [(1, 76.73), (2, None)]  # the paper has no block of 2 there
+    figure = plots.draw(points, plots.paper_of(panels), "block size", 3)
+    ours, theirs = figure.subfigs
+    assert [len(part.axes) for part in (ours, theirs)] == [9, 6]
+    assert [len(axis.lines[0].get_xdata()) for axis in ours.axes] == [1] * 3 + [2] * 3 + [1] * 3
+    assert [len(axis.lines[0].get_xdata()) for axis in theirs.axes] == [7] * 3 + [8] * 3

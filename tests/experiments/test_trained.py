@@ -85,3 +85,14 @@ def test_points_stand_beside_the_papers():
     first, second = figure5.make_points(curves, [0.8])
     assert (first["top1"], first["top1_paper"]) == (55.0, 23.8)
     assert (second["top1"], second["top1_paper"], second["seeds"]) == (None, 62.5, 0)
+
+
+def test_the_papers_points_are_at_its_own_blocks_and_keep_probs():
+    points = figure5.paper_points()
+    assert len(points) == 6 * 12
+    assert points[-2] == {
+        "panel": "inference block 7",
+        "series": "trained: block7",
+        "x": 0.98,
+        "top1": 77.5,
+    }
