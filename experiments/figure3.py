@@ -4,13 +4,22 @@
 
 All drop in groups 3 and 4. With --config.data.eval_split "train[50000:]" and a training split that
 leaves these out, this is the search for keep_prob. Writes figure3.csv, figure3.json and figure3.png
-into the workdir. The paper's points are docs/paper.md section 3.5's, digitised.
+into the workdir, and figure3_differences.csv: scheduled less constant. The paper's points are
+docs/paper.md section 3.5's, digitised.
 """
 
 import dataclasses
 import sys
 
-from experiments.plots import Panel, Series, paper_of, points_of, rows_of, write_figure
+from experiments.plots import (
+    Panel,
+    Series,
+    paper_of,
+    points_of,
+    rows_of,
+    write_differences,
+    write_figure,
+)
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 # Top-1 by keep_prob; that at 1 is the network without dropping.
@@ -102,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     points, paper = points_of(panels, runs), paper_of(panels)
     write_figure("figure3", points, paper, runs, arguments, xlabel="keep_prob", columns=2)
+    scheduled, constant = panels[1].series
+    write_differences("figure3", [(scheduled, constant)], runs, arguments.workdir)
     return code
 
 

@@ -7,14 +7,22 @@ First row: group 4 alone; second row: groups 3 and 4; third row, of --blocks234 
 for small images, whose last maps leave no room for a block (the factor is the config's:
 --config.drop.places.group2=0.0625). Columns: after convolutions and unscheduled; skips too; skips
 too and scheduled. A block larger than a map is cut to it (docs/paper.md section 1.2). Writes
-figure4.csv, figure4.json and figure4.png into the workdir. The paper's points are section 3.6's,
-digitised.
+figure4.csv, figure4.json and figure4.png into the workdir, and figure4_differences.csv: what each
+column has over the one before. The paper's points are docs/paper.md section 3.6's, digitised.
 """
 
 import itertools
 import sys
 
-from experiments.plots import Panel, Series, paper_of, points_of, rows_of, write_figure
+from experiments.plots import (
+    Panel,
+    Series,
+    paper_of,
+    points_of,
+    rows_of,
+    write_differences,
+    write_figure,
+)
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 PLACES = {
@@ -66,7 +74,7 @@ def make_panels(blocks: dict[str, tuple[int, ...]] = BLOCKS) -> list[Panel]:
             for block in blocks[place]
         }
         title = f"{TITLES[place]}: {TITLES[column]}"
-        panels.append(Panel(title, [Series("DropBlock", rows, paper)]))
+        panels.append(Panel(title, [Series(title, rows, paper)]))
     return panels
 
 
@@ -87,6 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     points, paper = points_of(panels, runs), paper_of(panels)
     write_figure("figure4", points, paper, runs, arguments, xlabel="block size", columns=3)
+    curves = [panel.series[0] for panel in panels]
+    pairs = [(curves[i], curves[i - 1]) for i in range(len(curves)) if i % len(COLUMNS)]
+    write_differences("figure4", pairs, runs, arguments.workdir)
     return code
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import trained
 from experiments.plots import write_figure
-from experiments.runner import Run, make_runs, parse, parser, run_all
+from experiments.runner import Run, make_runs, parse, parser, run_all, shard_of
 from experiments.tables import compared, summary, to_csv
 from training.config import write
 from training.step import make_eval_step
@@ -53,9 +53,9 @@ def evaluate(run: Run, block: int, keep_probs: list[float]) -> dict[float, float
         for keep_prob in missing:
             total = None
             for index, batch in enumerate(model.batches()):
-                own = sums(model.variables, batch, jax.random.fold_in(key, index), keep_prob)
-                own = jax.tree.map(np.float64, jax.device_get(own))
-                total = own if total is None else jax.tree.map(np.add, total, own)
+                part = sums(model.variables, batch, jax.random.fold_in(key, index), keep_prob)
+                part = jax.tree.map(np.float64, jax.device_get(part))
+                total = part if total is None else jax.tree.map(np.add, total, part)
             known[f"{block} {keep_prob:g}"] = plan.task.summarize(total)["top1"]
             write(path, json.dumps(known, indent=1) + "\n")
     return {keep_prob: known[f"{block} {keep_prob:g}"] for keep_prob in keep_probs}
@@ -127,7 +127,7 @@ def losses(curves: dict) -> list[dict]:
             }
             for row, seeds in rows.items()
         }
-        records += [{"inference_block": inference} | own for own in compared("loss", lost)]
+        records += [{"inference_block": inference} | record for record in compared("loss", lost)]
     return records
 
 
@@ -141,6 +141,10 @@ def main(argv: list[str] | None = None) -> int:
     if code >= 128:
         return code
     keep_probs = sorted({*arguments.keep_probs, 1.0})
+    if not arguments.whole:
+        curves_of(shard_of(runs, arguments.shard), arguments.block, keep_probs)
+        print("this shard's runs are evaluated: --collect draws the figure of all")
+        return code
     curves = curves_of(runs, arguments.block, keep_probs)
     points = make_points(curves, keep_probs)
     xlabel = "inference keep_prob"

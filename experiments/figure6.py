@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import trained
 from experiments.runner import Run, make_runs, parse, parser, run_all
-from experiments.tables import compared, heading, provenance, to_csv
+from experiments.tables import compared, heading, provenance, to_csv, warn
 from inputs.transforms import resize
 from training.config import write
 from training.plots import save_figure
@@ -131,15 +131,18 @@ def main(argv: list[str] | None = None) -> int:
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     if code >= 128:
         return code
+    if not arguments.whole:
+        print("this shard's runs are done: --collect draws the figure of all")
+        return code
     done = [run for run in runs if run.result()]
     if not done:
         sys.exit("error: no run is finished yet")
 
-    first = trained.load(done[0]).plan.task.num_eval
-    drawn = np.random.default_rng(0).choice(first, min(arguments.sample, first), replace=False)
+    images = trained.make_plan_of(done[0]).task.num_eval
+    drawn = np.random.default_rng(0).choice(images, min(arguments.sample, images), replace=False)
     chosen = set(arguments.images or drawn.tolist())
-    if not all(0 <= position < first for position in chosen):
-        sys.exit(f"error: --images must be from 0 to {first - 1}, got {sorted(chosen)}")
+    if not all(0 <= position < images for position in chosen):
+        sys.exit(f"error: --images must be from 0 to {images - 1}, got {sorted(chosen)}")
     shares, shown = {}, {}
     for run in done:
         shares[run.row.name, run.seed], pictures = look(run, chosen)
@@ -151,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     write(folder / "figure6.json", json.dumps(content, indent=1) + "\n")
     save_figure(draw(shown), folder / "figure6.png")
     print(f"{heading('figure6', runs)}\n{to_csv(records)}{folder / 'figure6'}.csv, .json, .png")
+    warn(runs)
     return code
 
 

@@ -4,12 +4,23 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
+import pathlib
 
 import matplotlib.axes
 import matplotlib.figure
 
 from experiments.runner import Row, Run
-from experiments.tables import collect, heading, provenance, to_csv
+from experiments.tables import (
+    best,
+    collect,
+    heading,
+    paired,
+    provenance,
+    summary,
+    to_csv,
+    warn,
+)
 from training.config import write
 from training.plots import save_figure
 
@@ -94,6 +105,41 @@ def write_figure(
     write(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     save_figure(draw(points, paper, xlabel, columns), folder / f"{name}.png")
     print(f"{heading(name, runs)}\n{folder / name}.csv, .json, .png")
+    warn(runs)
+
+
+def write_differences(
+    name: str, pairs: list[tuple[Series, Series]], runs: list[Run], folder: pathlib.Path
+):
+    """Writes `<name>_differences.csv`, see `differences`, and prints it."""
+    text = to_csv(differences(pairs, runs))
+    write(folder / f"{name}_differences.csv", text)
+    print(f"differences in top-1, by seed:\n{text}", end="")
+
+
+def differences(pairs: list[tuple[Series, Series]], runs: list[Run]) -> list[dict]:
+    """What the first curve of each pair has over the second, by pairs of runs of one seed.
+
+    Returns:
+      A record for each place of the x axis where they are of different rows, then one whose `x` is
+      "mean": of the mean over these places.
+    """
+    top1 = best(runs, "top1")
+    records = []
+    for curve, reference in pairs:
+        places: dict[float | str, dict[int, float]] = {
+            x: paired(top1[row.name], top1[reference.rows[x].name])
+            for x, row in sorted(curve.rows.items())
+            if x in reference.rows and row != reference.rows[x]
+        }
+        seeds = set.intersection(*map(set, places.values())) if places else set[int]()
+        means = {s: math.fsum(p[s] for p in places.values()) / len(places) for s in sorted(seeds)}
+        records += [
+            {"curve": curve.label, "reference": reference.label, "x": x, "seeds": len(own)}
+            | summary("difference", own)
+            for x, own in (places | {"mean": means}).items()
+        ]
+    return records
 
 
 def draw(

@@ -3,12 +3,15 @@
 An experiment is a list of rows; a run is a row with a seed, in `WORKDIR/<row>/seed<seed>`. The same
 command goes on where it was stopped: a run that has its `result.json` is not run again, one that
 has not goes on from its checkpoint. `--shard i/n` takes every n-th run, for other devices or hosts.
+A finished run of another row or experiment in this WORKDIR that has the same config is not run
+again either: its folder is linked.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -21,7 +24,7 @@ import time
 from typing import Any
 
 from experiments.progress import Progress
-from training.config import write
+from training import config as config_lib
 from training.logging import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,6 +61,11 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.row.name}/seed{self.seed}"
+
+    @functools.cached_property
+    def config(self) -> dict:
+        """What its arguments say, as `run.json` holds it."""
+        return json.loads(config_lib.to_json(config_lib.from_words(self.arguments)))
 
     def result(self) -> dict | None:
         """Its `result.json`, None while it is not finished."""
@@ -97,7 +105,7 @@ def parser(
     options.set_defaults(model=model)
     options.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path(workdir))
     options.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
-    options.add_argument("--rows", nargs="+", help="only these")
+    options.add_argument("--rows", nargs="+", help="only these, in what is written too")
     options.add_argument(
         "--set",
         nargs="+",
@@ -131,6 +139,7 @@ def parse(options: argparse.ArgumentParser, argv: list[str] | None = None) -> ar
     if not matched or int(matched[1]) >= int(matched[2]):
         options.error(f"--shard must be i/n with i from 0 to n - 1, got {arguments.shard}")
     arguments.shard = int(matched[1]), int(matched[2])
+    arguments.whole = arguments.collect or arguments.shard[1] == 1
     arguments.config = config_path(arguments.dataset, arguments.model)
     if not arguments.config.exists():
         options.error(f"--dataset {arguments.dataset}: there is no {arguments.config}")
@@ -156,13 +165,13 @@ def make_runs(rows: list[Row], arguments: argparse.Namespace) -> list[Run]:
     """All runs, seed by seed, so that rows can be compared before the last seed is done.
 
     Raises:
-      SystemExit: `--rows` or `--set` names a row that is not there, or a run's folder holds a run
-        of other arguments.
+      SystemExit: `--rows` or `--set` names a row that is not there, a field is none of the
+        config's, or a run's folder holds a run of another config.
     """
     names = [row.name for row in rows]
     extra: dict[str, list[str]] = {name: [] for name in names}
     for setting in arguments.set:
-        matched = re.fullmatch(r"([^:=]+):([^:=]+=.*)", setting)
+        matched = re.fullmatch(r"([^:]+):([^:=]+=.*)", setting)
         if not matched or matched[1] not in extra:
             sys.exit(f"error: --set {setting}: expected ROW:FIELD=VALUE, ROW one of {names}")
         extra[matched[1]].append(f"--config.{matched[2]}")
@@ -192,6 +201,11 @@ def make_runs(rows: list[Row], arguments: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def shard_of(runs: list[Run], shard: tuple[int, int]) -> list[Run]:
+    """A shard's runs."""
+    return runs[shard[0] :: shard[1]]
+
+
 def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "train.py") -> int:
     """Trains what is not finished of a shard of `runs`.
 
@@ -206,7 +220,9 @@ def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "
     Raises:
       SystemExit: bad input, in one sentence.
     """
-    mine = runs[shard[0] :: shard[1]]
+    mine = shard_of(runs, shard)
+    for run in mine:
+        _link(run)
     failed = []
     with _Stop() as stop, Progress(mine) as progress:
         for run in mine:
@@ -226,31 +242,40 @@ def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "
     return 1 if failed else 0
 
 
-def _recorded(run: Run) -> list[str]:
-    """What `run.json` says of a run; the config's folder may move."""
-    return [run.arguments[0].rsplit("/", 1)[-1], *run.arguments[1:]]
-
-
 def _check_same(run: Run):
-    """Holds a run to the arguments that it was begun with: a result must not be another's."""
+    """Holds a run to the config that it was begun with: a result must not be another's."""
+    try:
+        now = run.config
+    except config_lib.ConfigError as error:
+        sys.exit(f"{run.name}: error: {error}")
     path = run.workdir / "run.json"
-    # A run that has logged nothing yet has nothing to lose by other arguments.
+    # A run that has logged nothing yet has nothing to lose by another config.
     if not path.exists() or not (run.workdir / "metrics.jsonl").exists():
         return
-    was, now = json.loads(path.read_text()), _recorded(run)
-    if was != now:
-        changes = [f"was {word}" for word in was if word not in now]
-        changes += [f"is {word}" for word in now if word not in was]
-        what = ", ".join(changes) or "their order"
+    if changed := config_lib.changes(json.loads(path.read_text()), now):
         sys.exit(
-            f"error: {run.workdir} holds a run of other arguments ({what}): give another "
-            "--workdir, or remove that folder"
+            f"error: {run.workdir} holds a run of another config ({'; '.join(changed)}): give "
+            "another --workdir, or remove that folder"
         )
+
+
+def _link(run: Run):
+    """Takes over a finished run of the same config, if there is one in the workdir."""
+    if run.workdir.exists():
+        return
+    run.workdir.unlink(missing_ok=True)  # a link to a run that is gone
+    for path in sorted(run.workdir.parent.parent.glob(f"*/{run.workdir.name}/run.json")):
+        finished = (path.parent / "result.json").exists()
+        if finished and json.loads(path.read_text()) == run.config:
+            run.workdir.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # another shard's
+                run.workdir.symlink_to(os.path.relpath(path.parent, run.workdir.parent))
+            return
 
 
 def _train(run: Run, script: pathlib.Path, stop: "_Stop", progress: Progress) -> int:
     """One run in a process of its own; returns its exit code."""
-    write(run.workdir / "run.json", json.dumps(_recorded(run), indent=1) + "\n")
+    run.workdir.mkdir(parents=True, exist_ok=True)
     # Opened to append: it may be another's, and holds its process's number.
     with (run.workdir / "lock").open("a") as lock, (run.workdir / "log.txt").open("a") as log:
         # The process inherits the lock, so it is held also by one whose runner has been killed.
@@ -259,9 +284,11 @@ def _train(run: Run, script: pathlib.Path, stop: "_Stop", progress: Progress) ->
             while not _locked(lock) and not stop.received:
                 progress.update(run)
                 time.sleep(0.5)
+        _check_same(run)  # what has been waited for may be of another config
         if stop.received or run.result() is not None:
             progress.finished(run)
             return 0
+        config_lib.write(run.workdir / "run.json", json.dumps(run.config, indent=1) + "\n")
         cache = run.workdir.parent.parent / ".cache" / platform.node()
         process = subprocess.Popen(
             [sys.executable, str(script), "--workdir", str(run.workdir), *run.arguments],

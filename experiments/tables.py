@@ -39,30 +39,34 @@ def collect(runs: list[Run], metrics: tuple[str, ...], reference: str = "baselin
       `<metric>_paper_spread`; for the first also `final` and `final_interval`, what the last
       evaluation had, `difference` and `difference_interval`; None where there is nothing to say.
     """
-    results = {(run.row.name, run.seed): run.result() for run in runs}
     rows = {run.row.name: run.row for run in runs}
-    first = metrics[0]
+    values = {metric: best(runs, metric) for metric in metrics}
+    tops, final = values[metrics[0]], best(runs, metrics[0], which="final")
     records = []
     for name, row in rows.items():
-        found = {
-            seed: result
-            for (other, seed), result in results.items()
-            if other == name and result is not None
-        }
-        record = {"row": name, "note": row.note, "seeds": len(found)}
+        record = {"row": name, "note": row.note, "seeds": len(tops[name])}
         for metric in metrics:
-            values = {seed: result["best"][metric] for seed, result in found.items()}
-            record |= summary(metric, values)
+            record |= summary(metric, values[metric][name])
             mean, spread = row.paper.get(metric, (None, None))
             record |= {f"{metric}_paper": mean, f"{metric}_paper_spread": spread}
-        record |= summary("final", {seed: own["final"][first] for seed, own in found.items()})
-        pairs = {
-            seed: result["best"][first] - other["best"][first]
-            for seed, result in found.items()
-            if name != reference and (other := results.get((reference, seed))) is not None
-        }
+        record |= summary("final", final[name])
+        pairs = {} if name == reference else paired(tops[name], tops.get(reference, {}))
         records.append(record | summary("difference", pairs))
     return records
+
+
+def best(runs: list[Run], metric: str, which: str = "best") -> dict[str, dict[int, float]]:
+    """`{row: {seed: value}}` of a metric in what is finished; or that of the "final" evaluation."""
+    values: dict[str, dict[int, float]] = {run.row.name: {} for run in runs}
+    for run in runs:
+        if (result := run.result()) is not None:
+            values[run.row.name][run.seed] = result[which][metric]
+    return values
+
+
+def paired(values: dict[int, float], others: dict[int, float]) -> dict[int, float]:
+    """Differences between runs of one seed, which share initialisation and data order."""
+    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
 
 
 def summary(name: str, values: dict[int, float]) -> dict:
@@ -82,17 +86,12 @@ def compared(name: str, values: dict[str, dict[int, float]]) -> list[dict]:
       `row`, `seeds`, `<name>`, `<name>_interval`, `difference` and `difference_interval`.
     """
     reference = values.get("baseline", {})
-    records = []
-    for row, own in values.items():
-        pairs = {
-            seed: value - reference[seed]
-            for seed, value in own.items()
-            if row != "baseline" and seed in reference
-        }
-        records.append(
-            {"row": row, "seeds": len(own)} | summary(name, own) | summary("difference", pairs)
-        )
-    return records
+    return [
+        {"row": row, "seeds": len(own)}
+        | summary(name, own)
+        | summary("difference", {} if row == "baseline" else paired(own, reference))
+        for row, own in values.items()
+    ]
 
 
 def write_table(
@@ -119,6 +118,12 @@ def write_table(
     text = f"{heading(name, runs)}{whose}\n\n{to_markdown(records, metrics, reference)}"
     write(folder / f"{name}.md", text)
     print(text)
+    warn(runs)
+    return records
+
+
+def warn(runs: list[Run]):
+    """Says on stderr what a table or figure does not show: unfinished runs, several commits."""
     results = [run.result() for run in runs]
     if None in results:
         missing = results.count(None)
@@ -126,7 +131,6 @@ def write_table(
     commits = {result["commit"] for result in results if result is not None}
     if len(commits) > 1:
         print(f"the runs are of several commits: {', '.join(sorted(commits))}", file=sys.stderr)
-    return records
 
 
 def to_csv(records: list[dict]) -> str:

@@ -33,13 +33,11 @@ class Trained:
       plan: its config, made ready.
       variables: parameters and BN statistics.
       mesh: the devices.
-      step: of the checkpoint.
     """
 
     plan: Plan
     variables: Any
     mesh: Any
-    step: int
 
     def batches(self) -> Iterator[dict]:
         """The evaluation split, batch by batch, on the devices."""
@@ -48,8 +46,8 @@ class Trained:
             yield sharding.put_batch(self.mesh, batch)
 
 
-def load(run: Run, **drop) -> Trained:
-    """Loads the best checkpoint of a finished run.
+def make_plan_of(run: Run, **drop) -> Plan:
+    """A finished run's plan, for evaluation on this process's devices.
 
     Args:
       run: see `runner.Run`.
@@ -58,9 +56,14 @@ def load(run: Run, **drop) -> Trained:
     config = config_lib.from_json(run.workdir / "config.json")
     with config.ignore_type():
         config.drop.update(drop)
-    mesh = sharding.make_mesh()
-    config.batch_size = -(-config.batch_size // mesh.size) * mesh.size  # padded and masked
-    plan = make_plan(config, functools.partial(make_task, train=False))
+    devices = sharding.make_mesh().size
+    config.batch_size = -(-config.batch_size // devices) * devices  # padded and masked
+    return make_plan(config, functools.partial(make_task, train=False))
+
+
+def load(run: Run, **drop) -> Trained:
+    """Loads the best checkpoint of a finished run; arguments as of `make_plan_of`."""
+    mesh, plan = sharding.make_mesh(), make_plan_of(run, **drop)
     metric = plan.task.best_metric
     with Checkpoints(run.workdir / "checkpoints", keep=None, best_metric=metric) as checkpoints:
         step = checkpoints.best
@@ -68,4 +71,4 @@ def load(run: Run, **drop) -> Trained:
             raise config_lib.ConfigError(f"no checkpoint of {run.workdir} has been evaluated")
         state = checkpoints.restore(plan.abstract_state(mesh), step=step)
     state = jax.device_put(state, sharding.replicated(mesh))
-    return Trained(plan, variables(state), mesh, step)
+    return Trained(plan, variables(state), mesh)

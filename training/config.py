@@ -2,14 +2,17 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
 from etils import epath
+from ml_collections import config_flags
 
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
@@ -80,11 +83,28 @@ def _sentence(error: Exception) -> str:
     text = str(error)
     if meant := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
         return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
+    if isinstance(error, AttributeError) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):
+        return f"there is no config field {unlike[1]!r} here"
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
     if "Traceback" in text or "earlier failure" in text:
         # ml_collections puts a whole stack trace into the text; the last line is what it means.
         return re.sub(r"^\w+Error: ", "", lines[-1])
     return " ".join(lines)
+
+
+def from_words(words: Sequence[str]) -> Any:
+    """The config that `train.py` makes of these words, of which one is `--config=FILE:VARIANT`.
+
+    Raises:
+      ConfigError: there is no such file, variant or field, or a value is of another type.
+    """
+    argv, values = ["train.py", *words], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        return values.config
+    except Exception as error:  # absl and ml_collections raise many things
+        raise ConfigError(_sentence(error)) from error
 
 
 def to_json(config: Any) -> str:
@@ -115,24 +135,29 @@ def check_same(folder: pathlib.Path | epath.Path, config: Any):
     path = folder / "config.json"
     if not path.exists():
         return
-    was, now = flat(from_json(path).to_dict()), flat(json.loads(to_json(config)))
-    changes = [
-        f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
-        for field in sorted(was.keys() | now.keys())
-        if was.get(field) != now.get(field)
-    ]
-    if changes:
+    changed = changes(from_json(path).to_dict(), json.loads(to_json(config)))
+    if changed:
         raise ConfigError(
-            f"{folder} holds a run of another config ({'; '.join(changes)}): give another "
+            f"{folder} holds a run of another config ({'; '.join(changed)}): give another "
             "--workdir (or --checkpoint_dir), or go on with the new config by "
             "--allow_config_change"
         )
 
 
+def changes(was: dict, now: dict) -> list[str]:
+    """Each field in which two configs, as JSON has them, differ."""
+    was, now = flat(was), flat(now)
+    return [
+        f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
+        for field in sorted(was.keys() | now.keys())
+        if was.get(field) != now.get(field)
+    ]
+
+
 def write(path: pathlib.Path | epath.Path, text: str):
-    """Writes a file whole or not at all, so that a kill cannot leave half of it."""
+    """Writes a file whole or not at all, whatever kills this process or writes beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     draft.write_text(text)
     draft.replace(path)
 

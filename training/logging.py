@@ -12,6 +12,8 @@ import rich.progress
 import tensorboardX
 from PIL import Image
 
+from training.config import write
+
 
 class MetricsLog:
     """`metrics.jsonl`, one line a logging step, and the same numbers as TensorBoard events.
@@ -38,9 +40,7 @@ class MetricsLog:
         )
 
     def _rewritten(self):
-        draft = self._path.with_suffix(".draft")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        draft.replace(self._path)
+        write(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
         return self._path.open("a", buffering=1)  # a line at a time, for tail -f
 
     def write(self, record: dict):

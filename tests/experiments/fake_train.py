@@ -1,10 +1,12 @@
 """Takes the place of train.py: its arguments, files, exit codes and resuming, without the training.
 
-Its accuracy follows from its arguments. `trace.txt` has every step that was really made.
+Its accuracy follows from its arguments. `trace.txt` has every step that was really made. A step
+takes SLEEP seconds.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -32,15 +34,14 @@ if fields.get("config.schedule.learning_rate") == "1e30":
 (workdir / "config.json").write_text(json.dumps({"epochs": float(STEPS), "steps": None}))
 first = len(metrics.read_text().splitlines()) if metrics.exists() else 0
 for step in range(first + 1, STEPS + 1):
-    time.sleep(float(fields.get("config.sleep", 0)))
+    time.sleep(float(os.environ.get("SLEEP", 0)))
     with metrics.open("a") as file:
         file.write(json.dumps({"step": step, "epoch": float(step)}) + "\n")
     with (workdir / "trace.txt").open("a") as file:
         file.write(f"{step}\n")
     if stopping:
         sys.exit(143)
-own = sorted((name, value) for name, value in fields.items() if name != "config.sleep")
-top1 = 70 + zlib.crc32(repr(own).encode()) % 1000 / 100
+top1 = 70 + zlib.crc32(repr(sorted(fields.items())).encode()) % 1000 / 100
 best = {"step": STEPS, "top1": top1, "top5": 95.0}
 result = {
     "best": best,

@@ -29,7 +29,8 @@ def finished(rows, folder):
             workdir = folder / row.name / f"seed{seed}"
             workdir.mkdir(parents=True)
             evaluated = {"top1": 70 + number / 10 + seed}
-            result = {"best": evaluated, "final": evaluated, "best_metric": "top1", "seconds": 1}
+            result = {"best": evaluated, "final": evaluated, "best_metric": "top1"}
+            result |= {"seconds": 1, "commit": "abc"}
             (workdir / "result.json").write_text(json.dumps(result))
             runs.append(Run(row, seed, workdir, (f"--config=x.py:{row.variant}",)))
     return runs
@@ -95,8 +96,11 @@ def test_figure4_over_a_third_place():
 
 
 def test_the_ablation_changes_one_thing_at_a_time():
-    base = config_of(ablation.ROWS[0]).to_dict()["drop"]
-    for row in ablation.ROWS[1:]:
+    first = config_of(ablation.ROWS[0])
+    base, places = first.to_dict()["drop"], first.drop.places
+    rows = ablation.make_rows(places)
+    assert rows[-1].overrides == {"drop.places.group3": 1.0}
+    for row in rows[1:]:
         config = config_of(row)
         drop = config.to_dict()["drop"]
         changed = [name for name in drop if drop[name] != base[name]]
@@ -104,6 +108,14 @@ def test_the_ablation_changes_one_thing_at_a_time():
         plan = make_plan(config, make_task)
         if row.name == "no_scale":
             assert plan.task.drop.normalize is None
+
+
+def test_the_ablation_of_factors_is_of_those_that_the_config_has():
+    places = {"stem": 0.0, "group2": 0.25, "group3": 0.5, "group4": 1.0}
+    row = ablation.make_rows(places)[-1]
+    assert row.overrides == {"drop.places.group2": 1.0, "drop.places.group3": 1.0}
+    assert row.note == "factor 1 in group2 and group3"
+    assert ablation.make_rows({"group3": 1.0, "group4": 1.0}) == ablation.ROWS
 
 
 @pytest.mark.parametrize("figure", [figure3, figure4])
@@ -130,6 +142,33 @@ def test_a_figure_over_other_places():
     assert {series.rows[1.0].name for series in first.series} == {"baseline"}
     panels = figure4.make_panels({"group4": (1,), "groups34": (2, 3)})
     assert len(plots.rows_of(panels)) == 3 * 3
+
+
+def test_what_a_curve_has_over_another(tmp_path):
+    (*_, panel) = figure3.make_panels([0.8, 0.9, 1.0])
+    runs = finished(plots.rows_of([panel]), tmp_path)
+    # Made up: 70 + seed + 0.1, 0.2, ... in the order of the rows; of the last, seed 1 is missing.
+    assert [run.row.name for run in runs[::2]] == [
+        "dropblock_0.8",
+        "dropblock_0.9",
+        "baseline",
+        "dropblock_constant_0.8",
+        "dropblock_constant_0.9",
+    ]
+    runs[2].workdir.joinpath("result.json").write_text('{"best": {"top1": 75.1}}')
+    runs[-1].workdir.joinpath("result.json").unlink()
+    scheduled, constant = panel.series
+    first, second, mean = plots.differences([(scheduled, constant)], runs)
+    assert (first["x"], first["seeds"]) == (0.8, 2)
+    assert first["difference"] == pytest.approx(-0.3)
+    assert first["difference_interval"] == pytest.approx(0, abs=1e-9)
+    assert (second["x"], second["seeds"]) == (0.9, 1)
+    assert second["difference"] == pytest.approx(75.1 - 70.4)
+    assert (mean["x"], mean["seeds"]) == ("mean", 1)
+    assert mean["difference"] == pytest.approx((-0.3 + 4.7) / 2)
+    plots.write_differences("f", [(scheduled, constant)], runs, tmp_path)
+    lines = (tmp_path / "f_differences.csv").read_text().splitlines()
+    assert lines[1] == '"DropBlock, scheduled","DropBlock, unscheduled",0.8,2,-0.3,0.0'
 
 
 def test_the_papers_curves_are_drawn_whole(tmp_path):

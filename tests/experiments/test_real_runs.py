@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import processes
-from experiments import figure5, figure6, runner, table1
+from experiments import figure5, figure6, runner, table1, trained
 
 ENVIRONMENT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "1"}
 
@@ -36,6 +36,11 @@ def start(workdir, rows):
 def runs_of(workdir, rows):
     arguments = runner.parse(runner.parser(None, ""), words_of(workdir, rows))
     return runner.make_runs(table1.make_rows([]), arguments)
+
+
+def evaluated(run):
+    result = run.result()
+    return result["best"], result["final"]
 
 
 def table(workdir):
@@ -72,6 +77,8 @@ def test_a_kill_changes_nothing_in_the_table(whole, tmp_path):
     kill_at(tmp_path, ["dropblock"], run, 0.5)
     processes.finish(start(tmp_path, ["dropblock"]))
     assert table(tmp_path) == table(whole)
+    (undisturbed,) = runs_of(whole, ["dropblock"])
+    assert evaluated(run) == evaluated(undisturbed)  # the loss too, to the last bit
     assert "going on from step" in (run.workdir / "log.txt").read_text()
 
 
@@ -90,10 +97,12 @@ def test_figures_5_and_6_of_a_trained_network(whole):
     (run,) = runs_of(whole, ["dropblock"])
     result = run.result()
     assert result is not None
-    found = figure5.evaluate(run, 2, [0.5, 1.0])
+    found = figure5.evaluate(run, 2, [0.0, 0.5, 1.0])
     assert found[1.0] == pytest.approx(result["best"]["top1"])  # nothing is dropped
+    assert found[0.0] == pytest.approx(10)  # all is dropped: each is called the same
+    assert trained.load(run, kind="dropblock", block_size=3).plan.task.drop.block_size == 3
     known = json.loads((run.workdir / "inference.json").read_text())
-    assert known == {"2 0.5": found[0.5], "2 1": found[1.0]}
+    assert known == {"2 0": found[0.0], "2 0.5": found[0.5], "2 1": found[1.0]}
     # What is known is not evaluated again.
     (run.workdir / "inference.json").write_text(json.dumps(known | {"2 0.5": 12.5}))
     assert figure5.evaluate(run, 2, [0.5])[0.5] == 12.5

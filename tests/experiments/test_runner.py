@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,9 @@ def test_arguments_of_runs(tmp_path):
         (["--config.seed=3"], "the seeds are given by --seeds"),
         (["--dataset", "imagnet"], "--dataset imagnet: there is no"),
         (["--set", "dropblok:drop.keep_prob=1"], "expected ROW:FIELD=VALUE, ROW one of"),
+        (["--set", "dropblock:drop.keep_prbo=1"], "there is no config field 'keep_prbo' here"),
+        (["--config.drop.kep=1"], "baseline/seed0: error: there is no config field 'kep' here"),
+        (["--config.drop.keep_prob=much"], "baseline/seed0: error: flag --config.drop.keep_prob"),
         (["--rows", "dropblok"], "no such row; there are baseline, dropblock"),
     ],
 )
@@ -121,8 +125,41 @@ def test_shards_share_the_runs(tmp_path):
 
 def test_a_folder_of_other_arguments_is_refused(tmp_path):
     runner.run_all(runs_of(tmp_path), script=FAKE)
-    with pytest.raises(SystemExit, match=r"other arguments \(is --config.epochs=3\): give another"):
+    with pytest.raises(SystemExit, match=r"another config \(epochs was 36.0, is 3.0\): give"):
         runs_of(tmp_path, "--config.epochs=3")
+    runs_of(tmp_path, "--config.epochs=36")  # the same in other words
+
+
+def test_a_run_of_the_same_config_is_linked(tmp_path):
+    before = runs_of(tmp_path)
+    runner.run_all(before, script=FAKE)
+    same = Row("same", "baseline", {"drop.kind": "dropblock", "drop.keep_prob": 0.9})
+    rows = [same, Row("other", "dropblock", {"drop.keep_prob": 0.8})]
+    runs = runner.make_runs(rows, arguments(tmp_path))
+    assert runner.run_all(runs, script=FAKE) == 0
+    linked = [run.workdir.resolve() for run in runs]
+    assert linked == [before[1].workdir, runs[1].workdir, before[3].workdir, runs[3].workdir]
+    assert runs[0].result() == before[1].result()
+    runner.make_runs(rows, arguments(tmp_path))  # their folders hold what they say
+    # What a link leads to may be removed: then it is run.
+    shutil.rmtree(tmp_path / "dropblock")
+    assert runner.run_all(runs, script=FAKE) == 0
+    assert runs[0].workdir.resolve() == runs[0].workdir and runs[0].result() is not None
+
+
+def test_what_was_waited_for_must_be_of_the_same_config(tmp_path, capsys, monkeypatch):
+    """Its runner was killed before the first line, and the next is of other fields."""
+    runs = runs_of(tmp_path, "--config.epochs=3")  # nothing is there yet
+    monkeypatch.setenv("SLEEP", "0.2")
+    process = start(tmp_path)
+    wait_for((tmp_path / "baseline" / "seed0" / "lock").exists)
+    wait_for(lambda: (tmp_path / "baseline" / "seed0" / "lock").read_text())
+    process.kill()
+    process.communicate()
+    with pytest.raises(SystemExit, match="another config"):
+        runner.run_all(runs, script=FAKE)
+    assert "is being trained by another process" in capsys.readouterr().out
+    assert json.loads((runs[0].workdir / "run.json").read_text())["epochs"] == 36
 
 
 def test_bad_input_ends_the_sweep_and_divergence_does_not(tmp_path, capsys):
@@ -144,7 +181,7 @@ import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from test_runner import FAKE, runs_of
 from experiments import runner
-sys.exit(runner.run_all(runs_of(sys.argv[1], "--config.sleep=0.05"), script=FAKE))
+sys.exit(runner.run_all(runs_of(sys.argv[1]), script=FAKE))
 """
 
 
@@ -152,7 +189,7 @@ def start(workdir):
     """The runner in a process of its own."""
     folder = str(pathlib.Path(__file__).parent)
     code = COMMAND.format(root=str(processes.ROOT), tests=folder)
-    environment = os.environ | {"PYTHONPATH": str(processes.ROOT / "tests")}
+    environment = {"SLEEP": "0.05"} | os.environ | {"PYTHONPATH": str(processes.ROOT / "tests")}
     return subprocess.Popen(
         [sys.executable, "-c", code, str(workdir)],
         env=environment,
@@ -170,11 +207,11 @@ def wait_for(condition):
 
 
 def test_kills_change_nothing_in_the_table(tmp_path):
-    whole = runs_of(tmp_path / "whole", "--config.sleep=0")
+    whole = runs_of(tmp_path / "whole")
     runner.run_all(whole, script=FAKE)
 
     workdir = tmp_path / "killed"
-    runs = runs_of(workdir, "--config.sleep=0.05")
+    runs = runs_of(workdir)
     # The runner and its run, in the first run.
     process = start(workdir)
     wait_for(lambda: runs[0].fraction() >= 0.3)
@@ -192,13 +229,11 @@ def test_kills_change_nothing_in_the_table(tmp_path):
     assert process.returncode == 0, out
     for run in runs:
         assert steps(run) == list(range(1, 11)), run.name  # none twice
-    # `sleep` is no part of what the fake makes, but of the heading and the arguments.
-    text = repr(files(workdir, runs)).replace("sleep=0.05", "sleep=0")
-    assert text == repr(files(tmp_path / "whole", whole))
+    assert files(workdir, runs) == files(tmp_path / "whole", whole)
 
 
 def test_sigterm_stops_the_run_too_and_the_next_goes_on(tmp_path):
-    (*_, run) = runs = runs_of(tmp_path, "--config.sleep=0.05")
+    (*_, run) = runs = runs_of(tmp_path)
     process = start(tmp_path)
     wait_for(lambda: runs[0].fraction() >= 0.2)
     process.send_signal(signal.SIGTERM)
