@@ -9,6 +9,7 @@ import pathlib
 
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.ticker
 
 from experiments.runner import Row, Run
 from experiments.tables import (
@@ -191,3 +192,5 @@ def _draw_panel(axis: matplotlib.axes.Axes, points: list[dict]):
         )
     if len(labels) > 1:
         axis.legend(fontsize=8)
+    if all(float(point["x"]).is_integer() for point in points):  # block sizes
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
