@@ -112,8 +112,11 @@ def write_figure(
 def write_differences(
     name: str, pairs: list[tuple[Series, Series]], runs: list[Run], folder: pathlib.Path
 ):
-    """Writes `<name>_differences.csv`, see `differences`, and prints it."""
-    text = to_csv(differences(pairs, runs))
+    """Writes `<name>_differences.csv`, see `differences`, and prints it, if any two are run."""
+    records = differences(pairs, runs)
+    if not records:
+        return
+    text = to_csv(records)
     write(folder / f"{name}_differences.csv", text)
     print(f"differences in top-1, by seed:\n{text}", end="")
 
@@ -122,8 +125,8 @@ def differences(pairs: list[tuple[Series, Series]], runs: list[Run]) -> list[dic
     """What the first curve of each pair has over the second, by pairs of runs of one seed.
 
     Returns:
-      A record for each place of the x axis where they are of different rows, then one whose `x` is
-      "mean": of the mean over these places.
+      A record for each place of the x axis where both are run, of different rows, then one whose
+      `x` is "mean": of the mean over these places.
     """
     top1 = best(runs, "top1")
     records = []
@@ -131,9 +134,13 @@ def differences(pairs: list[tuple[Series, Series]], runs: list[Run]) -> list[dic
         places: dict[float | str, dict[int, float]] = {
             x: paired(top1[row.name], top1[reference.rows[x].name])
             for x, row in sorted(curve.rows.items())
-            if x in reference.rows and row != reference.rows[x]
+            if x in reference.rows
+            and row != reference.rows[x]
+            and {row.name, reference.rows[x].name} <= top1.keys()
         }
-        seeds = set.intersection(*map(set, places.values())) if places else set[int]()
+        if not places:
+            continue
+        seeds = set.intersection(*map(set, places.values()))
         means = {s: math.fsum(p[s] for p in places.values()) / len(places) for s in sorted(seeds)}
         records += [
             {"curve": curve.label, "reference": reference.label, "x": x, "seeds": len(own)}

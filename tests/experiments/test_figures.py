@@ -166,6 +166,9 @@ def test_what_a_curve_has_over_another(tmp_path):
     assert second["difference"] == pytest.approx(75.1 - 70.4)
     assert (mean["x"], mean["seeds"]) == ("mean", 1)
     assert mean["difference"] == pytest.approx((-0.3 + 4.7) / 2)
+    some = [run for run in runs if run.row.name != "dropblock_constant_0.8"]  # --rows
+    assert [one["x"] for one in plots.differences([(scheduled, constant)], some)] == [0.9, "mean"]
+    assert plots.differences([(scheduled, constant)], runs[:4]) == []
     plots.write_differences("f", [(scheduled, constant)], runs, tmp_path)
     lines = (tmp_path / "f_differences.csv").read_text().splitlines()
     assert lines[1] == '"DropBlock, scheduled","DropBlock, unscheduled",0.8,2,-0.3,0.0'
