@@ -11,15 +11,7 @@ docs/paper.md section 3.5's, digitised.
 import dataclasses
 import sys
 
-from experiments.plots import (
-    Panel,
-    Series,
-    paper_of,
-    points_of,
-    rows_of,
-    write_differences,
-    write_figure,
-)
+from experiments.plots import Panel, Series, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 # Top-1 by keep_prob; that at 1 is the network without dropping.
@@ -109,10 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     panels = make_panels(arguments.keep_probs)
     runs = make_runs(rows_of(panels), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    points, paper = points_of(panels, runs), paper_of(panels)
-    write_figure("figure3", points, paper, runs, arguments, xlabel="keep_prob", columns=2)
     scheduled, constant = panels[1].series
-    write_differences("figure3", [(scheduled, constant)], runs, arguments.workdir)
+    pairs = [(scheduled, constant)]
+    write_panels("figure3", panels, pairs, runs, arguments, xlabel="keep_prob", columns=2)
     return code
 
 

@@ -14,15 +14,7 @@ column has over the one before. The paper's points are docs/paper.md section 3.6
 import itertools
 import sys
 
-from experiments.plots import (
-    Panel,
-    Series,
-    paper_of,
-    points_of,
-    rows_of,
-    write_differences,
-    write_figure,
-)
+from experiments.plots import Panel, Series, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 PLACES = {
@@ -93,11 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     runs = make_runs(rows_of(panels), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
-    points, paper = points_of(panels, runs), paper_of(panels)
-    write_figure("figure4", points, paper, runs, arguments, xlabel="block size", columns=3)
     curves = [panel.series[0] for panel in panels]
     pairs = [(curves[i], curves[i - 1]) for i in range(len(curves)) if i % len(COLUMNS)]
-    write_differences("figure4", pairs, runs, arguments.workdir)
+    write_panels("figure4", panels, pairs, runs, arguments, xlabel="block size", columns=3)
     return code
 
 

@@ -109,6 +109,25 @@ def write_figure(
     warn(runs)
 
 
+def write_panels(
+    name: str,
+    panels: list[Panel],
+    pairs: list[tuple[Series, Series]],
+    runs: list[Run],
+    arguments: argparse.Namespace,
+    *,
+    xlabel: str,
+    columns: int,
+):
+    """Writes the figure of these panels, and what the first curve of each pair has over the second.
+
+    See `write_figure` and `write_differences`.
+    """
+    points, paper = points_of(panels, runs), paper_of(panels)
+    write_figure(name, points, paper, runs, arguments, xlabel=xlabel, columns=columns)
+    write_differences(name, pairs, runs, arguments.workdir)
+
+
 def write_differences(
     name: str, pairs: list[tuple[Series, Series]], runs: list[Run], folder: pathlib.Path
 ):
