@@ -7,7 +7,6 @@ With --keep_prob the drop sites act during evaluation, BatchNorm in eval mode, e
 factor: the paper's Figure 5. Prints one JSON object. Exit codes: 0 done, 2 bad input.
 """
 
-import functools
 import json
 import pathlib
 
@@ -17,49 +16,54 @@ from absl import flags
 from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
-from training import memory, multihost, plots, sharding
-from training.checkpoints import Checkpoints
+from training import memory, multihost, plots
 from training.config import ConfigError
 from training.evaluation import make_evaluate
+from training.files import write
 from training.plan import make_plan
 from training.state import variables
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
-_CHECKPOINT_DIR = flags.DEFINE_string(
-    "checkpoint_dir", None, "Where the checkpoints are. Default: WORKDIR/checkpoints."
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
-_SPLIT = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
-_KEEP_PROB = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
-_OUT = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
-_BLOCK_SIZE = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
 
-
-def main(_) -> int:
-    multihost.initialize()
-    memory.keep_freed()
-    workdir = pathlib.Path(_WORKDIR.value)
-    config = config_lib.from_json(workdir / "config.json")
-    if _DATA_DIR.value is not None:
-        config.data.dir = _DATA_DIR.value
-    if _SPLIT.value is not None:
-        config.data.eval_split = _SPLIT.value
-    if _BLOCK_SIZE.value is not None:
-        if _KEEP_PROB.value is None:
-            raise ConfigError("--block_size needs --keep_prob: without it nothing is dropped")
-        with config.ignore_type():  # the run's may have been a tuple
-            config.drop.block_size = _BLOCK_SIZE.value
-    result = evaluate(
-        config,
-        _CHECKPOINT_DIR.value or workdir / "checkpoints",
-        _CHECKPOINT.value,
-        keep_prob=_KEEP_PROB.value,
-        out=None if _OUT.value is None else pathlib.Path(_OUT.value),
+def main():
+    """The command: its flags, and what they say."""
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    checkpoint = flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
+    checkpoint_dir = flags.DEFINE_string(
+        "checkpoint_dir", None, "Where the checkpoints are. Default: WORKDIR/checkpoints."
     )
-    if jax.process_index() == 0:
-        print(json.dumps(result, indent=2))
-    return 0
+    data_dir = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
+    split = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
+    keep_prob = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
+    block_size = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
+    out = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
+    hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
+
+    def command(_) -> int:
+        multihost.initialize(hosts.value)
+        run = pathlib.Path(workdir.value)
+        memory.keep_freed()
+        config = config_lib.from_json(run / "config.json")
+        if data_dir.value is not None:
+            config.data.dir = data_dir.value
+        if split.value is not None:
+            config.data.eval_split = split.value
+        if block_size.value is not None:
+            if keep_prob.value is None:
+                raise ConfigError("--block_size needs --keep_prob: without it nothing is dropped")
+            with config.ignore_type():  # the run's may have been a tuple
+                config.drop.block_size = block_size.value
+        result = evaluate(
+            config,
+            checkpoint_dir.value or run / "checkpoints",
+            checkpoint.value,
+            keep_prob=keep_prob.value,
+            out=None if out.value is None else pathlib.Path(out.value),
+        )
+        if jax.process_index() == 0:
+            print(json.dumps(result, indent=2))
+        return 0
+
+    config_lib.run(command, DataError)
 
 
 def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out=None) -> dict:
@@ -80,26 +84,17 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
         if config.drop.kind == "none":
             config.drop.kind = "dropblock"
         config.model.head_keep_prob = 1.0  # the drop sites alone are to act
-    mesh = sharding.make_mesh()
-    # Padded and masked, so the batch may be what these devices divide.
-    config.batch_size = -(-config.batch_size // mesh.size) * mesh.size
-    plan = make_plan(config, functools.partial(make_task, train=False))
-    with Checkpoints(checkpoint_dir, keep=None, best_metric=plan.task.best_metric) as checkpoints:
-        step = checkpoints.step_of(checkpoint)
-        state = checkpoints.restore(plan.abstract_state(mesh), step=step)
-    run = make_evaluate(
-        plan,
-        mesh,
-        keep_prob=1.0 if keep_prob is None else keep_prob,
-        dropping=keep_prob is not None,
-    )
-    evaluation = run(variables(state), jax.random.key(config.seed))
-    if out is not None and jax.process_index() == 0:
-        plots.save_figure(evaluation.picture, out / "examples.png")
+    plan = make_plan(config, make_task, jax.devices(), train=False)
+    state = plan.restore(checkpoint_dir, checkpoint)
+    run = make_evaluate(plan, drop=keep_prob is not None)
+    evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)
+    if out is not None:
+        if evaluation.picture is not None:
+            plots.save_figure(evaluation.picture, out / "examples.png")
         for name, text in evaluation.files.items():
-            config_lib.write(out / name, text)
+            write(out / name, text)
     return {"step": int(state["step"])} | evaluation.metrics
 
 
 if __name__ == "__main__":
-    config_lib.run(main, DataError)
+    main()

@@ -7,7 +7,6 @@ OUT/predictions.json. Images that cannot be read are named and counted, and the 
 codes: 0 done, 2 bad input, also where some images could not be read.
 """
 
-import functools
 import json
 import pathlib
 import sys
@@ -16,43 +15,80 @@ import jax
 from absl import flags
 
 from inputs import pipeline
-from inputs.files import pictures_of
+from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
 from tasks import make_task
 from training import config as config_lib
-from training import memory, plots, sharding
-from training.checkpoints import Checkpoints
+from training import memory, plots
+from training.files import write
 from training.plan import make_plan
 from training.state import variables
-from training.step import make_eval_step
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_IMAGES = flags.DEFINE_multi_string("images", [], "Image files and folders; more may follow it.")
-_OUT = flags.DEFINE_string("out", None, "Folder for pictures and predictions.json.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
-_CHECKPOINT_DIR = flags.DEFINE_string(
-    "checkpoint_dir", None, "Where the checkpoints are. Default: WORKDIR/checkpoints."
-)
 
 
-def main(argv) -> int:
-    memory.keep_freed()
-    workdir, out = pathlib.Path(_WORKDIR.value), pathlib.Path(_OUT.value)
-    # The shell expands a pattern to several words, of which the flag takes the first.
-    paths = pictures_of([*_IMAGES.value, *argv[1:]])
-    result = predict(
-        config_lib.from_json(workdir / "config.json"),
-        _CHECKPOINT_DIR.value or workdir / "checkpoints",
-        _CHECKPOINT.value,
-        paths,
-        out,
+def main():
+    """The command: its flags, and what they say."""
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    images = flags.DEFINE_multi_string("images", [], "Image files and folders; more may follow it.")
+    out = flags.DEFINE_string(
+        "out", None, "Folder for pictures and predictions.json.", required=True
     )
-    config_lib.write(out / "predictions.json", json.dumps(result, indent=1) + "\n")
-    skipped = result["skipped"]
-    print(f"{len(result['images'])} images predicted, in {out}")
-    if skipped:
-        print(f"error: {len(skipped)} images could not be read, see above", file=sys.stderr)
-    return 2 if skipped else 0
+    checkpoint = flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
+    checkpoint_dir = flags.DEFINE_string(
+        "checkpoint_dir", None, "Where the checkpoints are. Default: WORKDIR/checkpoints."
+    )
+
+    def command(argv) -> int:
+        memory.keep_freed()
+        run, folder = pathlib.Path(workdir.value), pathlib.Path(out.value)
+        # The shell expands a pattern to several words, of which the flag takes the first.
+        files = pictures_of([*images.value, *argv[1:]])
+        result = predict(
+            config_lib.from_json(run / "config.json"),
+            checkpoint_dir.value or run / "checkpoints",
+            checkpoint.value,
+            files,
+            folder,
+        )
+        write(folder / "predictions.json", json.dumps(result, indent=1) + "\n")
+        skipped = result["skipped"]
+        print(f"{len(result['images'])} images predicted, in {folder}")
+        if skipped:
+            print(f"error: {len(skipped)} images could not be read, see above", file=sys.stderr)
+        return 2 if skipped else 0
+
+    config_lib.run(command, DataError)
+
+
+def pictures_of(names: list[str]) -> dict[str, str]:
+    """A picture's name for each image file: `{path: name}`.
+
+    Args:
+      names: of files, and of folders whose images (by suffix) are taken, those of subfolders too.
+
+    Raises:
+      DataError: nothing is given, or a folder holds no image.
+    """
+    files: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        folder = pathlib.Path(name)
+        found = [folder]
+        if folder.is_dir():
+            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise DataError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+        for path in found:
+            below = path.relative_to(folder) if folder.is_dir() else pathlib.Path(path.name)
+            stem = "_".join(below.with_suffix("").parts)
+            unique, number = f"{stem}.png", 1
+            while unique in taken:
+                number += 1
+                unique = f"{stem}-{number}.png"
+            taken.add(unique)
+            files.setdefault(str(path), unique)
+    if not files:
+        raise DataError("no images are given: name files or folders after --images.")
+    return files
 
 
 class _Images:
@@ -88,19 +124,10 @@ def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out)
       ConfigError, DataError: bad input.
     """
     paths = list(files)
-    mesh = sharding.make_mesh()
-    batch_size = -(-min(config.batch_size, len(paths)) // mesh.size) * mesh.size
-    plan = make_plan(config, functools.partial(make_task, train=False, evaluate=False))
-    task = plan.task
-    with Checkpoints(checkpoint_dir, keep=None, best_metric=task.best_metric) as checkpoints:
-        step = checkpoints.step_of(checkpoint)
-        state = checkpoints.restore(plan.abstract_state(mesh), step=step)
-    replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    eval_step = jax.jit(
-        make_eval_step(task, plan.network, by_device=sharding.by_device(mesh)),
-        in_shardings=(replicated, by_batch, replicated),
-        out_shardings=replicated,
-    )
+    config.batch_size = min(config.batch_size, len(paths))
+    plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
+    task, eval_step, batch_size = plan.task, plan.eval_step(), plan.batch_size
+    state = plan.restore(checkpoint_dir, checkpoint)
     batches = pipeline.eval_batches(
         _Images(task, paths),
         task.transform(train=False),
@@ -109,9 +136,9 @@ def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out)
         num_threads=config.data.num_threads,
     )
     result = {"step": int(state["step"]), "images": [], "skipped": []}
-    key = jax.random.key(config.seed)
     for number, batch in enumerate(batches):
-        _, predictions = eval_step(variables(state), sharding.put_batch(mesh, batch), key)
+        batch_on_devices = plan.put_batch(batch)
+        _, predictions = eval_step(variables(state), batch_on_devices, plan.key, 1.0)
         predictions = jax.device_get(predictions)
         for row, path in enumerate(paths[number * batch_size : (number + 1) * batch_size]):
             if not batch["mask"][row]:
@@ -127,4 +154,4 @@ def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out)
 
 
 if __name__ == "__main__":
-    config_lib.run(main, DataError)
+    main()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import pathlib
 import time
+from typing import Any
 
 import jax
 from absl import flags
@@ -20,49 +21,54 @@ from inputs.images import DataError
 from tasks import make_task
 from training import config as config_lib
 from training import logging as log_lib
-from training import memory, multihost, plots, pretrained, sharding, telemetry
-from training.checkpoints import Checkpoints
+from training import memory, multihost, plots, pretrained, telemetry
 from training.dry_run import dry_run
-from training.evaluation import make_evaluate
-from training.plan import make_plan
-from training.preemption import StopSignals
+from training.evaluation import Evaluation, make_evaluate
+from training.files import write
+from training.plan import Plan, make_plan
 from training.result import make_result, report
 from training.state import variables
+from training.stopping import StopSignals
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :variant after it.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<config>.")
-_CHECKPOINT_DIR = flags.DEFINE_string(
-    "checkpoint_dir", None, "Where checkpoints go, may be a bucket. Default: WORKDIR/checkpoints."
-)
-_ALLOW_CHANGE = flags.DEFINE_bool(
-    "allow_config_change", False, "Go on with the run in the workdir though the config differs."
-)
-_DRY_RUN = flags.DEFINE_flag(
-    flags.Flag(
-        flags.EnumParser(["false", "true", "compile"]),
+
+def main():
+    """The command: its flags, and what they say."""
+    config = config_flags.DEFINE_config_file("config", None, "Config file, with :variant after it.")
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/<config>.")
+    checkpoint_dir = flags.DEFINE_string(
+        "checkpoint_dir",
         None,
-        "dry_run",
-        "false",
-        "Build everything by shape, print it, and stop; --dry_run=compile also compiles.",
-        boolean=True,  # so that the bare flag means "true"
+        "Where checkpoints go, may be a bucket. Default: WORKDIR/checkpoints.",
     )
-)
-flags.mark_flag_as_required("config")
-
-
-def main(_) -> int:
-    multihost.initialize()
-    if _DRY_RUN.value != "false":
-        dry_run(_CONFIG.value, make_task, compile_step=_DRY_RUN.value == "compile")
-        return 0
-    memory.keep_freed()
-    name = config_flags.get_config_filename(flags.FLAGS["config"])
-    return train(
-        _CONFIG.value,
-        pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(name.split(':')[0]).stem}"),
-        checkpoint_dir=_CHECKPOINT_DIR.value,
-        allow_config_change=_ALLOW_CHANGE.value,
+    allow_change = flags.DEFINE_bool(
+        "allow_config_change", False, "Go on with the run in the workdir though the config differs."
     )
+    dry = flags.DEFINE_flag(
+        config_lib.optional_value(
+            "dry_run",
+            ["compile"],
+            "Build everything by shape, print it, and stop; --dry_run=compile also compiles.",
+        )
+    )
+    hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
+    flags.mark_flag_as_required("config")
+
+    def command(_) -> int:
+        multihost.initialize(hosts.value)
+        if dry.value != "false":
+            devices, compile_step = jax.devices(), dry.value == "compile"
+            dry_run(config.value, make_task, devices, compile_step=compile_step)
+            return 0
+        memory.keep_freed()
+        name = config_flags.get_config_filename(flags.FLAGS["config"])
+        return train(
+            config.value,
+            pathlib.Path(workdir.value or f"runs/{pathlib.Path(name.split(':')[0]).stem}"),
+            checkpoint_dir=checkpoint_dir.value,
+            allow_config_change=allow_change.value,
+        )
+
+    config_lib.run(command, DataError)
 
 
 def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) -> int:
@@ -86,161 +92,136 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     lead = jax.process_index() == 0
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
-    plan = make_plan(config, make_task)
-    task, total_steps = plan.task, plan.total_steps
-    mesh = sharding.make_mesh()
-    sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    plan = make_plan(config, make_task, jax.devices())
+    task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
     config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
+    hold_to_config = lead and not allow_config_change
     # A run that has logged or saved nothing yet has nothing to lose by another config.
-    checking = lead and not allow_config_change
-    if checking and (workdir / "metrics.jsonl").exists():
+    if hold_to_config and (workdir / "metrics.jsonl").exists():
         config_lib.check_same(workdir, config)
-
-    train_step = plan.train_step(mesh)
-    evaluate = make_evaluate(plan, mesh)
-    eval_every = max(round(config.eval_every_epochs * plan.steps_per_epoch), 1)
-    key = jax.random.key(config.seed)
-
-    def evaluating_at(step):
-        return step == total_steps or step % eval_every == 0
 
     with contextlib.ExitStack() as stack:
         # --- The state: the latest whole checkpoint, or a new one.
-        stop = stack.enter_context(StopSignals())
+        stop = stack.enter_context(StopSignals(jax.process_count()))
         checkpoints = stack.enter_context(
-            Checkpoints(
-                checkpoint_dir or workdir / "checkpoints",
-                keep=config.keep_checkpoints,
-                best_metric=task.best_metric,
+            plan.checkpoints(
+                checkpoint_dir or workdir / "checkpoints", keep=config.keep_checkpoints
             )
         )
-        if checkpoints.steps and checking:
+        if hold_to_config and checkpoints.steps:
             config_lib.check_same(checkpoints.directory, config)
-        state = checkpoints.restore(plan.abstract_state(mesh))
-        backbone = None
-        if state is None and config.get("pretrained") is not None:
-            backbone = pretrained.load_backbone(plan, make_task, mesh)
+        state = checkpoints.restore(plan.abstract_state)
+        if state is None:
+            state = _new_state(plan)
         if lead:  # not before the restore: it may find that the config is of another model
             for folder in (workdir, checkpoints.directory):
-                config_lib.write(folder / "config.json", config_lib.to_json(config))
-        if state is None:
-            state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
-            if backbone is not None:
-                state = pretrained.with_backbone(state, backbone)
+                write(folder / "config.json", config_lib.to_json(config))
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
         progress = stack.enter_context(log_lib.Progress(total_steps, first, config.batch_size))
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
-        best = checkpoints.best_value(until=first)
         # Of the whole run: what was before the last line counts, what a kill undid does not.
-        before = log.records[-1]["time/seconds"] if log.records else 0.0
-
-        def seconds():
-            return before + time.monotonic() - began
-
-        def evaluated_at(step, state):
-            """The metrics of an evaluation, None where a stop signal cuts it short."""
-            evaluation = evaluate(variables(state), key, stop.received)
-            if evaluation is None:
-                return None
-            if lead:
-                path = workdir / "plots" / "examples.png"
-                plots.save_figure(evaluation.picture, path)
-                log.picture("examples", path, step)
-                for name, text in evaluation.files.items():
-                    config_lib.write(workdir / name, text)
-            return evaluation.metrics
-
-        # --- A stop signal saves at once: the evaluation that was due at that step is made up for.
-        # (And so is that of a finished run whose checkpoints alone are left.)
+        began -= log.records[-1]["time/seconds"] if log.records else 0.0
+        # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
+        # so is that of a finished run whose checkpoints alone are left.)
         lost = first == total_steps and not log.records
-        owed = first > 0 and evaluating_at(first) and (lost or not checkpoints.evaluated(first))
-        if owed:
-            evaluated = evaluated_at(first, state)
-            if evaluated is None:
-                return 128 + stop.received()
-            best = max(best, evaluated[task.best_metric])
-            record = {"step": first, "epoch": first / plan.steps_per_epoch}
-            record |= _eval_fields(evaluated) | {"time/seconds": seconds()}
-            log.write(record)
-            progress.log(record)
-            log.flush()
-            checkpoints.save(first, state, evaluated)
-        watch = telemetry.SiteWatch()
-        batches = task.train_batches(
-            start_step=first, rows=sharding.local_rows(mesh, config.batch_size)
-        )
-        pending = None
+        evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
+        evaluate, watch = make_evaluate(plan), telemetry.SiteWatch()
+        best = checkpoints.best_value(until=first)
+        batches = task.train_batches(start_step=first, rows=plan.rows)
+        pending: Any = None  # the last step's metrics, while they are not read
         # Unreadable examples that process 0 passed over since it was started. (The others name
         # theirs in warnings; a total over restarts would have to be part of the state.)
         skipped = 0
 
-        # --- The loop. THE ORDER MATTERS: a step's loss and gradient norm are read and found
-        # finite, then its line is on the disk, then its checkpoint is committed. So a checkpoint
-        # never holds a diverged state, and no logged step is lost or written twice.
-        for step in range(first + 1, total_steps + 1):
-            batch = next(batches)
-            skipped += int(batch.pop("skipped").sum())
-            state, metrics = train_step(state, sharding.put_batch(mesh, batch), key)
-            # Metrics are read one step late, so that the devices need not wait for the host.
-            if pending is not None:
-                telemetry.read(*pending, watch)
-            pending = step, metrics
-            progress.step(step)
-
-            last = step == total_steps
-            stopping = stop.received()
-            logging = step % config.log_every_steps == 0
-            evaluating = evaluating_at(step)
-            saving = last or stopping or step % config.checkpoint_every_steps == 0
-            if not (logging or evaluating or saving):
-                continue
-
-            metrics = telemetry.read(*pending, watch)
-            pending, evaluated = None, None
-            record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
-            record |= telemetry.flat(metrics, task)
-            record["data/skipped_since_start"] = skipped
-            record["time/images_per_second"] = progress.images_per_second(step)
-            if evaluating and not stopping:
-                evaluated = evaluated_at(step, state)
-                stopping = stop.received()
-                saving = saving or stopping
-            if evaluated is not None:
-                record |= _eval_fields(evaluated)
-                saving = saving or evaluated[task.best_metric] >= best
-                best = max(best, evaluated[task.best_metric])
-            if logging or evaluating:
-                record["time/seconds"] = seconds()
-                log.write(record)
-                progress.log(record)
-            if saving:
-                log.flush()
-                checkpoints.save(step, state, evaluated)
-            progress.resume(step)
+        # --- The loop: what is due after `step` steps, then the next one. THE ORDER MATTERS: a
+        # step's loss and gradient norm are read and found finite, then its line is on the disk,
+        # then its checkpoint is committed. So a checkpoint never holds a diverged state, and no
+        # logged step is lost or written twice.
+        for step in range(first, total_steps + 1):
+            last, new = step == total_steps, step > first  # else it was saved by another process
+            stopping = new and stop.received()
+            logging = new and step % config.log_every_steps == 0
+            saving = new and (last or stopping or step % config.checkpoint_every_steps == 0)
+            evaluating = (new or not evaluated) and (last or step % eval_every == 0)
+            if logging or saving or evaluating:
+                record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
+                if new:
+                    record |= telemetry.flat(telemetry.read(step, pending, watch), task)
+                    record["data/skipped_since_start"] = skipped
+                    record["time/images_per_second"] = progress.images_per_second(step)
+                    pending = None
+                evaluation = None
+                if evaluating and not stopping:
+                    evaluation = evaluate(variables(state), stopping=stop.received)
+                    stopping = stop.received()
+                    saving = saving or (new and stopping)
+                if evaluation is not None:
+                    record |= _keep(evaluation, workdir, log, step)
+                    value = evaluation.metrics[task.best_metric]
+                    saving = saving or not new or value >= best
+                    best = max(best, value)
+                if logging or evaluation is not None or (new and evaluating):
+                    record["time/seconds"] = time.monotonic() - began
+                    log.write(record)
+                    progress.log(record)
+                if saving:
+                    log.flush()
+                    checkpoints.save(step, state, evaluation and evaluation.metrics)
+                if new:
+                    progress.resume(step)
             if stopping:
                 progress.print(f"stopped by signal {stopping}; step {step} is saved")
                 return 128 + stopping
+            if last:
+                break
 
-        # --- The end.
+            batch = next(batches)
+            skipped += int(batch.pop("skipped").sum())
+            state, metrics = plan.train_step(state, plan.put_batch(batch), plan.key)
+            # Metrics are read one step late, so that the devices need not wait for the host.
+            if pending is not None:
+                telemetry.read(step, pending, watch)
+            pending = metrics
+            progress.step(step + 1)
+
         checkpoints.finish()
-        records = log.records
     if lead:
-        plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
-        path = workdir / "result.json"
-        if first == total_steps and not owed and path.exists():  # nothing was done: it stands
-            result = json.loads(path.read_text())
-        else:
-            result = make_result(records, task.best_metric)
-            config_lib.write(path, json.dumps(result, indent=2) + "\n")
-        print(report(result, workdir))
+        _finish(log.records, workdir, task.best_metric, stands=first == total_steps and evaluated)
     return 0
 
 
-def _eval_fields(evaluated: dict) -> dict:
-    return {f"eval/{name}": value for name, value in evaluated.items()}
+def _new_state(plan: Plan) -> dict:
+    """The state at step 0, of another run's network where the config names one."""
+    if plan.config.get("pretrained") is None:
+        return plan.create()
+    backbone = pretrained.load_backbone(plan, make_task)
+    return pretrained.with_backbone(plan.create(), backbone)
+
+
+def _keep(evaluation: Evaluation, workdir, log: log_lib.MetricsLog, step: int) -> dict:
+    """Writes the picture and the files of an evaluation; returns its part of the step's record."""
+    if evaluation.picture is not None:
+        path = workdir / "plots" / "examples.png"
+        plots.save_figure(evaluation.picture, path)
+        log.picture("examples", path, step)
+    for name, text in evaluation.files.items():
+        write(workdir / name, text)
+    return {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+
+
+def _finish(records: list[dict], workdir, best_metric: str, *, stands: bool):
+    """Draws the curves and writes the result, unless one is there that `stands`; prints it."""
+    plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
+    path = workdir / "result.json"
+    if stands and path.exists():
+        result = json.loads(path.read_text())
+    else:
+        result = make_result(records, best_metric)
+        write(path, json.dumps(result, indent=2) + "\n")
+    print(report(result, workdir))
 
 
 if __name__ == "__main__":
-    config_lib.run(main, DataError)
+    main()

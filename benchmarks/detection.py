@@ -14,6 +14,7 @@ scores passes its threshold of 0.05, so its NMS has nothing to do, where ours ha
 """
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import os
@@ -28,6 +29,7 @@ import optax
 from benchmarks import timing
 from detection import decode, losses, matching
 from detection.anchors import make_anchors
+from models.resnet import ResNet
 from models.retinanet import RetinaNet
 from training import state as state_lib
 
@@ -56,12 +58,13 @@ def random_objects(size, batch_size):
     return images, boxes, labels
 
 
-def ours(size, batch_size, dtype, **model):
+def ours(size, batch_size, dtype, depth=50, **model):
     """Our cases by name: functions that wait for their result. `model`: RetinaNet's arguments."""
     images, boxes, labels = map(jnp.asarray, random_objects(size, batch_size))
     anchors = jnp.asarray(make_anchors(size, size))
-    model = {"depth": 50, "num_classes": CLASSES, "dtype": jnp.dtype(dtype)} | model
-    network = state_lib.make_network(lambda rngs: RetinaNet(**model, rngs=rngs))
+    backbone, platform = functools.partial(ResNet, depth), jax.devices()[0].platform
+    model = {"num_classes": CLASSES, "dtype": jnp.dtype(dtype), "platform": platform} | model
+    network = state_lib.make_network(lambda rngs: RetinaNet(backbone, **model, rngs=rngs))
     optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
 
     def loss_fn(class_logits, box_codes, boxes, labels):

@@ -18,8 +18,7 @@ import numpy as np
 
 from benchmarks.timing import side_by_side
 from tasks import make_task
-from training import sharding
-from training.memory import keep_freed
+from training.memory import keep_freed, peak_bytes
 from training.plan import make_plan
 
 VARIANTS = ("baseline", "dropblock")
@@ -27,21 +26,15 @@ VARIANTS = ("baseline", "dropblock")
 
 def prepare(config):
     """A function that runs one step and waits for it, and the step's peak memory in bytes."""
-    plan = make_plan(config, lambda config: make_task(config, need_data=False))
-    mesh = sharding.make_mesh()
+    plan = make_plan(config, make_task, jax.devices(), need_data=False)
     random = np.random.default_rng(0)
     batch = {
         name: random.integers(0, 256 if name == "image" else 10, array.shape).astype(array.dtype)
-        for name, array in plan.task.batch_shapes(config.batch_size).items()
+        for name, array in plan.abstract_batch.items()
     }
-    batch = sharding.put_batch(mesh, batch)
-    key = jax.random.key(0)
-    state = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(key)
-    step = plan.train_step(mesh).lower(state, batch, key).compile()
-    memory = step.memory_analysis()
-    assert memory is not None
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    batch, key, state = plan.put_batch(batch), plan.key, plan.create()
+    step = plan.lower_train_step().compile()
+    peak = peak_bytes(step)
     held = [state]
 
     def run():

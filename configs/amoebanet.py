@@ -12,8 +12,14 @@ from configs import defaults
 VARIANTS = {
     "baseline": {},
     "dropblock": {"drop.kind": "dropblock"},
-    # Not in the table: what AmoebaNet had for a regulariser before, at its authors' keep_prob.
-    "drop_path": {"model.path_keep_prob": 0.7},
+    # Not in the table: what AmoebaNet had for a regulariser before, ScheduledDropPath, in all cells
+    # and at its authors' keep_prob.
+    "drop_path": {
+        "drop.kind": "drop_path",
+        "drop.keep_prob": 0.7,
+        "drop.places.first_half": 1.0,
+        "drop.places.last_half": 1.0,
+    },
 }
 
 
@@ -26,7 +32,6 @@ def get_config() -> Any:
     config.model.cells_per_stack = 6  # N
     config.model.filters = 256  # F
     config.model.head_keep_prob = 0.5  # of the dropout before the last layer
-    config.model.path_keep_prob = 1.0  # ScheduledDropPath's at the end, linear from 1; 1 is off
     config.model.remat = "none"  # or "cells", "operations": computed anew, for less memory
     del config.model.depth, config.model.width_multiplier
 

@@ -31,6 +31,7 @@ def get_config() -> Any:
     config.pretrained = placeholder(str)
 
     # --- Model. depth, stem, stem_stride and width_multiplier are the backbone's.
+    config.model.backbone = "resnet"  # one of tasks/architectures.py
     config.model.name = "retinanet"
     config.model.min_level = 3  # of the pyramid; level l has stride 2^l
     config.model.max_level = 7  # data.image_size has to be a multiple of its stride

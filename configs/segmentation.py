@@ -38,6 +38,7 @@ def get_config() -> Any:
     config.pretrained = placeholder(str)
 
     # --- Model. depth, stem, stem_stride and width_multiplier are the backbone's.
+    config.model.backbone = "resnet"  # one of tasks/architectures.py
     config.model.name = "fcn"
     config.model.min_level = 3  # of the pyramid; level l has stride 2^l, the logits the finest's
     config.model.max_level = 5

@@ -3,13 +3,13 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 
 from dropblock import checks, draws, words
-from dropblock.gamma import block_gamma
+from dropblock.gamma import block_gamma, expected_keep
 
 NORMALIZE = ("batch", "sample", "map", None)
 
@@ -17,8 +17,15 @@ NORMALIZE = ("batch", "sample", "map", None)
 _TYPICAL_KEEP_PROB = 0.9
 
 
-def _dropped(rng, shape, keep_prob, block_size, shared_mask, gamma_rule):
-    """What is dropped, as words, and gamma."""
+class _Draw(NamedTuple):
+    """What is dropped, as words, and how it was drawn."""
+
+    dropped: jax.Array
+    gamma: Any
+    positions: int  # where a seed could have been, in the whole batch
+
+
+def _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule) -> _Draw:
     checks.key(rng)
     checks.feature_shape(shape)
     batch, *spatial_shape, channels = shape
@@ -29,7 +36,7 @@ def _dropped(rng, shape, keep_prob, block_size, shared_mask, gamma_rule):
     # Only legal positions are drawn, each named by the first cell of its block.
     shape = (batch, *legal, 1 if shared_mask else channels)
     seeds = draws.bernoulli(rng, shape, jax.lax.stop_gradient(gamma), typical)
-    return words.grow(seeds, block_shape), gamma
+    return _Draw(words.grow(seeds, block_shape), gamma, math.prod(shape))
 
 
 def dropblock_mask(
@@ -65,8 +72,8 @@ def dropblock_mask(
 
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
-    dropped, _ = _dropped(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
-    return ~words.unpack(dropped, 1 if shared_mask else shape[-1])
+    draw = _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
+    return ~words.unpack(draw.dropped, 1 if shared_mask else shape[-1])
 
 
 @functools.partial(jax.jit, static_argnames="channels")
@@ -167,14 +174,34 @@ def dropblock(
 
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
+    y, kept, _ = _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize)
+    return (y, kept) if return_kept else y
+
+
+def dropblock_expecting(
+    rng, x, keep_prob, block_size, *, shared_mask, gamma_rule, normalize
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """`dropblock`, and what was to be expected of it: for networks that watch what they drop.
+
+    Returns:
+      `(y, kept, expected, seeds)`: y and kept as of `dropblock`, the expectation of kept, and the
+      expected number of seeds in the batch, both float32 scalars.
+    """
+    y, kept, draw = _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize)
+    expected = expected_keep(draw.gamma, x.shape[1:-1], block_size)
+    return y, kept, jnp.float32(expected), jnp.float32(draw.gamma * draw.positions)
+
+
+def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):
+    """`y`, `kept` and the `_Draw` of `dropblock`."""
     checks.features(x)
     checks.choice("normalize", normalize, NORMALIZE)
     channels = 1 if shared_mask else x.shape[-1]
-    dropped, gamma = _dropped(rng, x.shape, keep_prob, block_size, shared_mask, gamma_rule)
-    cells = math.prod(x.shape[1:-1])
+    draw = _draw(rng, x.shape, keep_prob, block_size, shared_mask, gamma_rule)
+    dropped, cells = draw.dropped, math.prod(x.shape[1:-1])
     kept = words.kept_fraction(words.count(dropped, range(1, x.ndim)), cells * channels)
     # A NaN keep_prob drops nothing; it must show.
-    kept += 0.0 * jax.lax.stop_gradient(gamma)
+    kept += 0.0 * jax.lax.stop_gradient(draw.gamma)
     if normalize is None:
         y = keep(x, dropped, channels)
     else:
@@ -186,7 +213,7 @@ def dropblock(
         }[normalize]()
         # Where nothing is kept there is nothing to scale: 0, not 1 / 0.
         y = keep(x, dropped, channels, jnp.where(total == 0, 0.0, size / total))
-    return (y, kept.reshape(-1)) if return_kept else y
+    return y, kept.reshape(-1), draw
 
 
 def _kept_of_maps(dropped, channels):

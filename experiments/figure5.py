@@ -12,15 +12,14 @@ docs/paper.md section 3.7's, digitised.
 import json
 import sys
 
-import jax
 import numpy as np
 
 from experiments import trained
 from experiments.plots import write_figure
 from experiments.runner import Run, make_runs, parse, parser, run_all, shard_of
 from experiments.tables import compared, summary, to_csv
-from training.config import write
-from training.step import make_eval_step
+from training.evaluation import make_evaluate
+from training.files import write
 
 KEEP_PROBS = (0.75, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0)
 # Percent, by inference block and training; the figure also marks 0.99, which was not digitised.
@@ -41,22 +40,11 @@ def evaluate(run: Run, block: int, keep_probs: list[float]) -> dict[float, float
     known = json.loads(path.read_text()) if path.exists() else {}
     missing = [keep_prob for keep_prob in keep_probs if f"{block} {keep_prob:g}" not in known]
     if missing:
-        model = trained.load(run, kind="dropblock", block_size=block)
-        plan = model.plan
-
-        @jax.jit
-        def sums(variables, batch, key, keep_prob):
-            step = make_eval_step(plan.task, plan.network, keep_prob=keep_prob, dropping=True)
-            return step(variables, batch, key)[0]["sums"]
-
-        key = jax.random.key(plan.config.seed)
+        plan, variables = trained.load(run, kind="dropblock", block_size=block)
+        evaluation = make_evaluate(plan, drop=True)
         for keep_prob in missing:
-            total = None
-            for index, batch in enumerate(model.batches()):
-                part = sums(model.variables, batch, jax.random.fold_in(key, index), keep_prob)
-                part = jax.tree.map(np.float64, jax.device_get(part))
-                total = part if total is None else jax.tree.map(np.add, total, part)
-            known[f"{block} {keep_prob:g}"] = plan.task.summarize(total)["top1"]
+            found = evaluation(variables, keep_prob, draw=False)
+            known[f"{block} {keep_prob:g}"] = found.metrics["top1"]
             write(path, json.dumps(known, indent=1) + "\n")
     return {keep_prob: known[f"{block} {keep_prob:g}"] for keep_prob in keep_probs}
 

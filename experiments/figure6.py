@@ -21,7 +21,7 @@ from experiments import trained
 from experiments.runner import Run, make_runs, parse, parser, run_all
 from experiments.tables import compared, heading, provenance, to_csv, warn
 from inputs.transforms import resize
-from training.config import write
+from training.files import write
 from training.plots import save_figure
 
 
@@ -54,24 +54,19 @@ def effective_share(maps: jax.Array) -> jax.Array:
 
 def look(run: Run, chosen: set[int]) -> tuple[np.ndarray, dict[int, tuple]]:
     """The effective share of each image of the split, and (image, label, map) of the chosen."""
-    model = trained.load(run)
+    plan, variables = trained.load(run)
 
     @jax.jit
     def maps_of(variables, batch):
-        out, _ = model.plan.network.apply(
-            variables["params"],
-            variables["batch_stats"],
-            model.plan.task.inputs(batch),
-            train=False,
-        )
-        kernel = variables["params"]["head"]["kernel"]
+        params, stats = variables["params"], variables["batch_stats"]
+        out, _ = plan.network.apply(params, stats, plan.task.inputs(batch), train=False)
+        kernel = params["head"]["kernel"]
         maps = activation_maps(out["group4"], kernel, batch["label"])
         return maps, effective_share(maps)
 
     shares, shown, position = [], {}, 0
-    for batch in model.batches():
-        maps, own = jax.device_get(maps_of(model.variables, batch))
-        batch = jax.device_get(batch)
+    for batch in plan.task.eval_batches(batch_size=plan.batch_size, rows=plan.rows):
+        maps, own = jax.device_get(maps_of(variables, plan.put_batch(batch)))
         shares.append(own[batch["mask"]])
         for row in np.flatnonzero(batch["mask"]):
             if position in chosen:

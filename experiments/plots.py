@@ -22,7 +22,7 @@ from experiments.tables import (
     to_csv,
     warn,
 )
-from training.config import write
+from training.files import write
 from training.plots import save_figure
 
 

@@ -17,7 +17,6 @@ import os
 import pathlib
 import platform
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,9 @@ from typing import Any
 
 from experiments.progress import Progress
 from training import config as config_lib
+from training.files import write
 from training.logging import read_metrics
+from training.stopping import StopSignals
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -224,14 +225,14 @@ def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "
     for run in mine:
         _link(run)
     failed = []
-    with _Stop() as stop, Progress(mine) as progress:
+    with StopSignals() as stop, Progress(mine) as progress:
         for run in mine:
             if run.result() is not None:
                 continue
             code = _train(run, script, stop, progress)
-            if stop.received:
-                progress.print(f"stopped by signal {stop.received}: the same command goes on")
-                return 128 + stop.received
+            if stop.received():
+                progress.print(f"stopped by signal {stop.received()}: the same command goes on")
+                return 128 + stop.received()
             if code == 2:
                 sys.exit(f"{run.name}: {_last_line(run)}")
             if code or run.result() is None:
@@ -273,7 +274,7 @@ def _link(run: Run):
             return
 
 
-def _train(run: Run, script: pathlib.Path, stop: "_Stop", progress: Progress) -> int:
+def _train(run: Run, script: pathlib.Path, stop: StopSignals, progress: Progress) -> int:
     """One run in a process of its own; returns its exit code."""
     run.workdir.mkdir(parents=True, exist_ok=True)
     # Opened to append: it may be another's, and holds its process's number.
@@ -281,14 +282,14 @@ def _train(run: Run, script: pathlib.Path, stop: "_Stop", progress: Progress) ->
         # The process inherits the lock, so it is held also by one whose runner has been killed.
         if not _locked(lock):
             progress.print(f"{run.name} is being trained by another process: waiting for it")
-            while not _locked(lock) and not stop.received:
+            while not _locked(lock) and not stop.received():
                 progress.update(run)
                 time.sleep(0.5)
         _check_same(run)  # what has been waited for may be of another config
-        if stop.received or run.result() is not None:
+        if stop.received() or run.result() is not None:
             progress.finished(run)
             return 0
-        config_lib.write(run.workdir / "run.json", json.dumps(run.config, indent=1) + "\n")
+        write(run.workdir / "run.json", json.dumps(run.config, indent=1) + "\n")
         cache = run.workdir.parent.parent / ".cache" / platform.node()
         process = subprocess.Popen(
             [sys.executable, str(script), "--workdir", str(run.workdir), *run.arguments],
@@ -304,7 +305,7 @@ def _train(run: Run, script: pathlib.Path, stop: "_Stop", progress: Progress) ->
         progress.begun(run)
         told = False
         while process.poll() is None:
-            if stop.received and not told:
+            if stop.received() and not told:
                 told = True
                 process.terminate()  # it saves first
             progress.update(run)
@@ -323,21 +324,3 @@ def _locked(file) -> bool:
 def _last_line(run: Run) -> str:
     lines = (run.workdir / "log.txt").read_text().strip().splitlines()
     return lines[-1] if lines else "it has printed nothing"
-
-
-class _Stop:
-    """Notes the first SIGTERM or SIGINT; the second acts as usual."""
-
-    received = 0
-
-    def __enter__(self):
-        self._previous = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, _):
-        self.received = number
-        signal.signal(number, self._previous[number])

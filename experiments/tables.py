@@ -13,7 +13,7 @@ import numpy as np
 import scipy.stats
 
 from experiments.runner import Run
-from training.config import write
+from training.files import write
 
 
 def interval(values: list[float], level: float = 0.95) -> tuple[float, float | None]:

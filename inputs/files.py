@@ -1,7 +1,6 @@
 """Files that a config or a split names: read, or named and counted where they are missing."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 from inputs.images import DataError
@@ -87,35 +86,3 @@ def find_images(folder: str, names: Sequence[str], what: str) -> list[str]:
             " write the suffix into the list."
         )
     return [os.path.join(folder, by_name[name][0]) for name in names]
-
-
-def pictures_of(names: list[str]) -> dict[str, str]:
-    """A picture's name for each image file: `{path: name}`.
-
-    Args:
-      names: of files, and of folders whose images (by suffix) are taken, those of subfolders too.
-
-    Raises:
-      DataError: nothing is given, or a folder holds no image.
-    """
-    files: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in names:
-        folder = pathlib.Path(name)
-        found = [folder]
-        if folder.is_dir():
-            found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise DataError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-        for path in found:
-            below = path.relative_to(folder) if folder.is_dir() else pathlib.Path(path.name)
-            stem = "_".join(below.with_suffix("").parts)
-            unique, number = f"{stem}.png", 1
-            while unique in taken:
-                number += 1
-                unique = f"{stem}-{number}.png"
-            taken.add(unique)
-            files.setdefault(str(path), unique)
-    if not files:
-        raise DataError("no images are given: name files or folders after --images.")
-    return files

@@ -3,23 +3,24 @@
 Constants: the authors' public AmoebaNet code; docs/paper.md section 4.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from dropblock import checks
-from models import dropping
+from models import drop as drop_lib
 from models.cell_tables import Cells
-from models.cells import INIT, Cell, Dropping, Feature, Kernel, Keys, Stage
+from models.cells import INIT, Cell, Feature, Kernel, Keys, Stage
+from models.layers import Layers, Norm
 
 STEMS = ("imagenet", "small")
 REMAT = ("none", "cells", "operations")
 _STEM_FILTERS = 32
 
-# Keys of their own for the head and for ScheduledDropPath: numbers beyond any drop site's.
-_HEAD, _PATHS = 2**31 - 1, 2**31 - 2
+# BatchNorm's constants, of the authors' flags.
+NORM = Norm(momentum=0.9, epsilon=1e-5)
+# The head's own key: a number beyond any drop site's.
+_HEAD = 2**31 - 1
 
 
 class AuxiliaryHead(nnx.Module):
@@ -34,23 +35,23 @@ class AuxiliaryHead(nnx.Module):
       ValueError: the map is smaller than the window that is pooled.
     """
 
-    def __init__(self, inputs, size, num_classes, *, dtype, rngs):
+    def __init__(self, inputs, size, num_classes, *, layers):
         if size < 5:
             raise ValueError(
                 f"the auxiliary head needs a map of at least 5 x 5, got {size} x {size}: take "
                 "larger images, a smaller stem_stride, or no auxiliary head"
             )
         pooled = (size - 5) // 3 + 1
-        options = {"padding": "VALID", "site": None, "dtype": dtype, "rngs": rngs}
+        options = {"padding": "VALID", "site": None, "layers": layers}
         # The authors' int(0.4 * 128) and int(0.4 * 768); one position is left.
         self.project = Stage(inputs, [Kernel((1, 1), 51)], relu=False, **options)
         self.reduce = Stage(51, [Kernel((pooled, pooled), 307)], **options)
-        self.dense = nnx.Linear(307, num_classes, kernel_init=INIT, rngs=rngs)
+        self.dense = nnx.Linear(307, num_classes, kernel_init=INIT, rngs=layers.rngs)
 
-    def __call__(self, x, train, drops):
+    def __call__(self, x, train):
         x = nnx.avg_pool(nnx.relu(x), (5, 5), (3, 3), "VALID")
-        x, _ = self.project(x, train, drops)
-        x, _ = self.reduce(x, train, drops)
+        for stage in (self.project, self.reduce):
+            x, _ = stage(x, train, 1.0, None)
         return self.dense(nnx.relu(x).astype(jnp.float32).mean((1, 2)))
 
 
@@ -79,6 +80,7 @@ class AmoebaNet(nnx.Module):
         "operations", which is the cells and then each operation in the one that is at hand.
       drop: what is dropped, and where.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
+      platform: where the network will run, see `Layers`.
       rngs: the stream `params`.
 
     Raises:
@@ -99,8 +101,9 @@ class AmoebaNet(nnx.Module):
         aux_head: bool = True,
         head_keep_prob: float = 0.5,
         remat: str = "none",
-        drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
+        drop: drop_lib.Drop = drop_lib.Drop(),  # noqa: B008, it is frozen
         dtype=jnp.float32,
+        platform: str | None = None,
         rngs: nnx.Rngs,
     ):
         checks.choice("stem", stem, STEMS)
@@ -112,10 +115,10 @@ class AmoebaNet(nnx.Module):
         for name, value in (("cells_per_stack", cells_per_stack), ("stem_stride", stem_stride)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        keys: Any = Keys(rngs.params())
+        layers = Layers(NORM, dtype, platform, Keys(rngs.params()))
         self.drop = nnx.static(drop)
         self.head_site = nnx.static(
-            dropping.Site("head", _HEAD, 1.0, dropping.Drop("dropout", {"head": 1.0}))
+            drop_lib.Site("head", _HEAD, 1.0, drop_lib.Drop("dropout", {"head": 1.0}))
         )
         self.head_keep_prob = head_keep_prob
         self.remat = remat != "none"
@@ -130,11 +133,9 @@ class AmoebaNet(nnx.Module):
             relu=False,
             padding="VALID" if stem == "imagenet" else "SAME",
             site=None,
-            dtype=dtype,
-            rngs=keys,
+            layers=layers,
         )
-        plan = dropping.SitePlan(drop)
-        paths = dropping.SitePlan(dropping.Drop("drop_path", {"path": 1.0}))
+        sites = drop_lib.Sites(drop)
         built, previous, current = {}, None, Feature(_STEM_FILTERS, 0)
         for name, width, half in _layout(cells_per_stack, filters, stem):
             reduces = not name.startswith("cell")
@@ -145,14 +146,12 @@ class AmoebaNet(nnx.Module):
                 current,
                 previous,
                 name=f"{half}.{name}",
-                plan=plan,
-                paths=paths,
+                sites=sites,
+                layers=layers,
                 remat=remat == "operations",
-                dtype=dtype,
-                rngs=keys,
             )
             previous, current = current, built[name].output
-        plan.check()
+        sites.check()
         self.cells = nnx.Dict(built)
         self.order = nnx.static(tuple(built))  # nnx.merge sorts what a Dict holds
 
@@ -160,20 +159,14 @@ class AmoebaNet(nnx.Module):
         channels, halvings = built[self.aux_cell].output
         size = -(-size // 2**halvings)
         self.aux = nnx.data(
-            AuxiliaryHead(channels, size, num_classes, dtype=dtype, rngs=keys) if aux_head else None
+            AuxiliaryHead(channels, size, num_classes, layers=layers) if aux_head else None
         )
         self.head = nnx.Linear(
-            current.channels, num_classes, kernel_init=INIT, dtype=jnp.float32, rngs=keys
+            current.channels, num_classes, kernel_init=INIT, dtype=jnp.float32, rngs=layers.rngs
         )
 
     def __call__(
-        self,
-        x: jax.Array,
-        *,
-        train: bool,
-        keep_prob=1.0,
-        path_keep_prob=1.0,
-        rng: jax.Array | None = None,
+        self, x: jax.Array, *, train: bool, keep_prob=1.0, rng: jax.Array | None = None
     ) -> dict:
         """Computes features and logits.
 
@@ -182,8 +175,6 @@ class AmoebaNet(nnx.Module):
           train: BatchNorm's mode: batch statistics, and an update of the running ones. The
             auxiliary head is for training only.
           keep_prob: number or scalar array in [0, 1], before the places' factors.
-          path_keep_prob: ScheduledDropPath's, after every operation but 'none'; the number 1 is
-            off. It falls linearly over training where a schedule is what gives it.
           rng: a JAX key. Dropping, that before the last layer too, happens if and only if it is
             given.
 
@@ -192,39 +183,36 @@ class AmoebaNet(nnx.Module):
             `[batch, height, width, channels]`, each at its own stride;
           `logits`: float32 `[batch, num_classes]`; in training `aux_logits` too;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`; "head"
-            is the dropout before the last layer, "path.<site>" is ScheduledDropPath;
-          `expected`, `maps`: what belongs to it, see `dropping.report`.
+            is the dropout before the last layer;
+          `sites`: the whole reports, see `drop.outputs`.
 
         Raises:
           ValueError: `train=True` and no key, where something should be dropped.
         """
-        paths = not (checks.is_number(path_keep_prob) and path_keep_prob == 1)
-        dropping.check_key(self.drop, train, rng)
-        if train and rng is None and (paths or self.head_keep_prob < 1):
-            raise ValueError("rng must be a JAX key: train=True with dropout or dropped paths")
-        path_rng = jax.random.fold_in(rng, _PATHS) if paths and rng is not None else None
-        drops = Dropping(keep_prob, path_keep_prob, rng, path_rng)
+        drop_lib.check_key(self.drop, train, rng)
+        if train and rng is None and self.head_keep_prob < 1:
+            raise ValueError("rng must be a JAX key: train=True with dropout before the last layer")
         call = Cell.__call__
         if train:
             # Each cell is traced by itself in either case: an update of BatchNorm costs a walk over
             # all that has been traced with it (jax 0.10), minutes for all cells at once.
             call = (nnx.remat if self.remat else nnx.jit)(call, static_argnums=3)
 
-        previous, (current, reports) = None, self.stem(x, train, drops)
+        previous, (current, reports) = None, self.stem(x, train, keep_prob, rng)
         out = {"stem": current}
         for name in self.order:
-            cell = self.cells[name]
-            previous, (current, report) = current, call(cell, current, previous, train, drops)
+            output = call(self.cells[name], current, previous, train, keep_prob, rng)
+            previous, (current, report) = current, output
             out[name] = current
             reports |= report
             if name == self.aux_cell and train and self.aux is not None:
-                out["aux_logits"] = self.aux(current, train, drops)
+                out["aux_logits"] = self.aux(current, train)
         features = nnx.relu(current).astype(jnp.float32).mean((1, 2))
         if self.head_keep_prob < 1:
-            features, report = dropping.at_site(self.head_site, features, self.head_keep_prob, rng)
+            features, report = drop_lib.at_site(self.head_site, features, self.head_keep_prob, rng)
             reports |= report
         out["logits"] = self.head(features)
-        return out | dropping.report(reports)
+        return out | drop_lib.outputs(reports)
 
 
 def _layout(cells_per_stack: int, filters: int, stem: str):

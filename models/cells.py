@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import dropping, pooling
+from models import drop as drop_lib
+from models import pooling
 from models.cell_tables import Table
-from models.convolution import conv_general_dilated
+from models.layers import Layers
 
 # TensorFlow contrib's variance_scaling_initializer(mode="FAN_OUT"): factor 2, truncated normal.
 INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -69,29 +70,13 @@ def _stages(name: str, inputs: int, filters: int, stride: int) -> list[list[Kern
     return [[Kernel((1, 1), filters // 4)], middle, [Kernel((1, 1), filters)]]
 
 
-class Dropping(NamedTuple):
-    """What a call drops by.
-
-    Attributes:
-      keep_prob: of the drop sites, before their places' factors.
-      path_keep_prob: of ScheduledDropPath, None where it is off.
-      rng: a JAX key, or None.
-      path_rng: ScheduledDropPath's own.
-    """
-
-    keep_prob: jax.Array | float
-    path_keep_prob: jax.Array | float | None
-    rng: jax.Array | None
-    path_rng: jax.Array | None
-
-
 class Stage(nnx.Module):
     """ReLU (where asked for), convolutions without bias, BatchNorm, and then a drop site."""
 
-    def __init__(self, inputs, kernels, *, relu=True, padding="SAME", site, dtype, rngs):
+    def __init__(self, inputs, kernels, *, relu=True, padding="SAME", site, layers):
         convs = []
         for kernel in kernels:
-            conv = nnx.Conv(
+            conv = layers.conv(
                 inputs,
                 kernel.outputs,
                 kernel.shape,
@@ -100,65 +85,49 @@ class Stage(nnx.Module):
                 feature_group_count=inputs if kernel.depthwise else 1,
                 use_bias=False,
                 kernel_init=_DEPTHWISE_INIT if kernel.depthwise else INIT,
-                conv_general_dilated=conv_general_dilated,
-                dtype=dtype,
-                rngs=rngs,
             )
             convs.append(conv)
             inputs = kernel.outputs
         self.convs = nnx.List(convs)
-        self.norm = norm(inputs, dtype, rngs)
+        self.norm = layers.batch_norm(inputs)
         self.relu = relu
         self.site = nnx.static(site)
 
-    def __call__(self, x, train, drops):
+    def __call__(self, x, train, keep_prob, rng):
         if self.relu:
             x = nnx.relu(x)
         for conv in self.convs:
             x = conv(x)
         x = self.norm(x, use_running_average=not train)
-        return dropping.at_site(self.site, x, drops.keep_prob, drops.rng)
-
-
-def norm(channels, dtype, rngs):
-    """BatchNorm with the constants of the authors' flags."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        return drop_lib.at_site(self.site, x, keep_prob, rng)
 
 
 class FactorizedReduction(nnx.Module):
     """Halves a map: two 1x1 convolutions, on every second pixel and on those beside them; BN."""
 
-    def __init__(self, inputs, outputs, *, relu, site, dtype, rngs):
+    def __init__(self, inputs, outputs, *, relu, site, layers):
         self.convs = nnx.List(
-            nnx.Conv(
-                inputs,
-                half,
-                (1, 1),
-                use_bias=False,
-                kernel_init=INIT,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            layers.conv(inputs, half, (1, 1), use_bias=False, kernel_init=INIT)
             for half in (outputs // 2, outputs - outputs // 2)
         )
-        self.norm = norm(outputs, dtype, rngs)
+        self.norm = layers.batch_norm(outputs)
         self.relu = relu
         self.site = nnx.static(site)
 
-    def __call__(self, x, train, drops):
+    def __call__(self, x, train, keep_prob, rng):
         if self.relu:
             x = nnx.relu(x)
         # The shifted map is as large as the other: a row and a column of zeros come in.
         shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
         halves = [conv(y[:, ::2, ::2]) for conv, y in zip(self.convs, (x, shifted), strict=True)]
         x = self.norm(jnp.concatenate(halves, -1), use_running_average=not train)
-        return dropping.at_site(self.site, x, drops.keep_prob, drops.rng)
+        return drop_lib.at_site(self.site, x, keep_prob, rng)
 
 
 class Operation(nnx.Module):
     """One operation of a table, with its drop sites and its end, where DropPath acts."""
 
-    def __init__(self, operation, inputs, filters, stride, *, name, plan, paths, dtype, rngs):
+    def __init__(self, operation, inputs, filters, stride, *, name, sites, layers):
         self.pool = None
         changes = inputs != filters
         if operation == "none":
@@ -167,36 +136,35 @@ class Operation(nnx.Module):
         elif "pool" in operation:
             kind, size = operation.split("_pool_")
             height, width = map(int, size.split("x"))
-            self.pool = (kind, (height, width), (stride, stride))
+            self.pool = (kind, (height, width), (stride, stride), layers.platform)
             relu, kernels = False, [[Kernel((1, 1), filters)]] if changes else []
         else:
             relu, kernels = True, _stages(operation, inputs, filters, stride)
         stages = []
         for number, stage in enumerate(kernels, start=1):
-            site = None if operation == "none" else plan.site(f"{name}.norm{number}", "conv")
-            stages.append(Stage(inputs, stage, relu=relu, site=site, dtype=dtype, rngs=rngs))
+            site = None if operation == "none" else sites.add(f"{name}.norm{number}", "conv")
+            stages.append(Stage(inputs, stage, relu=relu, site=site, layers=layers))
             inputs = stage[-1].outputs
         self.stages = nnx.List(stages)
-        # Skip connections are the 'none' branches (docs/paper.md section 7.5). Paths are dropped
-        # after every other operation: a site of no kind in `drop.sites`, for DropPath alone.
+        # Skip connections are the 'none' branches (docs/paper.md section 7.5). DropPath acts after
+        # every other operation, as ScheduledDropPath does: a site of no kind in `drop.sites`.
         if operation == "none":
-            self.end_site = nnx.static(plan.site(f"{name}.skip", "skip"))
-            self.path_site = nnx.static(None)
+            site = sites.add(f"{name}.skip", "skip")
         else:
-            self.end_site = nnx.static(plan.site(f"{name}.path", "path", ends_branch=True))
-            self.path_site = nnx.static(paths.site(f"path.{name}", "path", ends_branch=True))
+            site = sites.add(f"{name}.path", "path", ends_branch=True)
+        self.end_site = nnx.static(site)
 
-    def __call__(self, x, train, drops):
+    def __call__(self, x, train, keep_prob, rng):
         reports = {}
         if self.pool is not None:
-            kind, window, strides = self.pool
-            x = {"max": pooling.max_pool, "avg": pooling.avg_pool}[kind](x, window, strides)
+            kind, window, strides, platform = self.pool
+            x = {"max": pooling.max_pool, "avg": pooling.avg_pool}[kind](
+                x, window, strides, platform
+            )
         for stage in self.stages:
-            x, report = stage(x, train, drops)
+            x, report = stage(x, train, keep_prob, rng)
             reports |= report
-        x, report = dropping.at_site(self.end_site, x, drops.keep_prob, drops.rng)
-        reports |= report
-        x, report = dropping.at_site(self.path_site, x, drops.path_keep_prob, drops.path_rng)
+        x, report = drop_lib.at_site(self.end_site, x, keep_prob, rng)
         return x, reports | report
 
 
@@ -223,16 +191,14 @@ class Cell(nnx.Module):
         previous: Feature | None,
         *,
         name: str,
-        plan: dropping.SitePlan,
-        paths: dropping.SitePlan,
+        sites: drop_lib.Sites,
+        layers: Layers,
         remat: bool = False,
-        dtype,
-        rngs,
     ):
         def match(feature, halvings, name, relu):
             """What brings a state to `filters` channels and to this size; None if nothing must."""
-            site = plan.site(f"{name}.norm", "conv") if feature != (filters, halvings) else None
-            options = {"relu": relu, "site": site, "dtype": dtype, "rngs": rngs}
+            site = sites.add(f"{name}.norm", "conv") if feature != (filters, halvings) else None
+            options = {"relu": relu, "site": site, "layers": layers}
             if feature.halvings != halvings:
                 return FactorizedReduction(feature.channels, filters, **options)
             if feature.channels != filters:
@@ -242,9 +208,8 @@ class Cell(nnx.Module):
         self.h0 = Stage(
             current.channels,
             [Kernel((1, 1), filters)],
-            site=plan.site(f"{name}.h0.norm", "conv"),
-            dtype=dtype,
-            rngs=rngs,
+            site=sites.add(f"{name}.h0.norm", "conv"),
+            layers=layers,
         )
         states = [Feature(filters, current.halvings)]
         self.h1 = nnx.data(None)
@@ -264,10 +229,8 @@ class Cell(nnx.Module):
                     filters,
                     stride if index < 2 else 1,
                     name=f"{name}.h{number}.{side}",
-                    plan=plan,
-                    paths=paths,
-                    dtype=dtype,
-                    rngs=rngs,
+                    sites=sites,
+                    layers=layers,
                 )
             states.append(Feature(filters, halvings))
         self.operations = nnx.Dict(operations)
@@ -283,11 +246,11 @@ class Cell(nnx.Module):
         self.remat = remat  # whether the backward pass computes each operation anew
         self.output = Feature(filters * len(table.outputs), halvings)
 
-    def __call__(self, current, previous, train: bool, drops: Dropping):
-        h0, reports = self.h0(current, train, drops)
+    def __call__(self, current, previous, train: bool, keep_prob, rng):
+        h0, reports = self.h0(current, train, keep_prob, rng)
         h1 = current if previous is None else previous
         if self.h1 is not None:
-            h1, report = self.h1(h1, train, drops)
+            h1, report = self.h1(h1, train, keep_prob, rng)
             reports |= report
         operate = Operation.__call__
         if self.remat and train:
@@ -297,7 +260,7 @@ class Cell(nnx.Module):
             branches = []
             for side, (_, index) in zip(("left", "right"), pair, strict=True):
                 operation = self.operations[f"h{number}_{side}"]
-                branch, report = operate(operation, states[index], train, drops)
+                branch, report = operate(operation, states[index], train, keep_prob, rng)
                 branches.append(branch)
                 reports |= report
             states.append(branches[0] + branches[1])
@@ -305,7 +268,7 @@ class Cell(nnx.Module):
         for index in self.table.outputs:
             state, match = states[index], self.matches[f"h{index}"]
             if match is not None:
-                state, report = match(state, train, drops)
+                state, report = match(state, train, keep_prob, rng)
                 reports |= report
             outputs.append(state)
         return jnp.concatenate(outputs, -1), reports

@@ -1,6 +1,7 @@
 """Convolutions for which XLA has no quick code on a CPU: of tiny maps, 1x1, and depthwise ones."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,21 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv_general_dilated(
+def quick_on(platform: str | None) -> Callable:
+    """The form of `jax.lax.conv_general_dilated` for a platform; for `nnx.Conv`'s argument."""
+    return conv_on_cpu if platform == "cpu" else lax.conv_general_dilated
+
+
+def conv_on_cpu(
     lhs: jax.Array, rhs: jax.Array, window_strides, padding, *, dimension_numbers, **options
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, but quick on a CPU; for `nnx.Conv`'s argument.
+    """`jax.lax.conv_general_dilated`, but quick on a CPU.
 
     Where a kernel is larger than a map, XLA exchanges the two, and on a CPU has no quick code for
     what results: a 3x3 convolution of 2x2 maps takes 20 times as long as of 4x4 maps. Such maps,
     those that end a network on small images, are gathered under the kernel and multiplied instead.
-    On a CPU so are all maps under a 1x1 kernel: XLA is slow at the kernel's gradient.
-    A depthwise convolution on a CPU is a sum of shifted maps instead: XLA takes 25 times as long.
+    So are all maps under a 1x1 kernel: XLA is slow at the kernel's gradient. A depthwise
+    convolution is a sum of shifted maps instead: XLA takes 25 times as long.
 
     Args:
       lhs: `[batch, height, width, inputs]`.
@@ -40,10 +46,9 @@ def conv_general_dilated(
     dilations = [*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())]
     plain = len(layouts) == 1 and set(dilations) <= {1}
     groups = options.get("feature_group_count", 1)
-    cpu = jax.default_backend() == "cpu"
-    depthwise = groups == lhs.shape[-1] == rhs.shape[-1] and cpu
+    depthwise = groups == lhs.shape[-1] == rhs.shape[-1]
     tiny = all(length < side for length, side in zip(out, size, strict=True))
-    product = groups == 1 and (tiny or (size == (1, 1) and cpu))
+    product = groups == 1 and (tiny or size == (1, 1))
     if not plain or not (product or depthwise):
         return xla(lhs, rhs)
 

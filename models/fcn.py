@@ -1,29 +1,28 @@
-"""Fully convolutional segmentation network on our ResNet-FPN; docs/paper.md section 6."""
+"""Fully convolutional segmentation network on a feature pyramid; docs/paper.md section 6."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import dropping
-from models.convolution import conv_general_dilated
-from models.fpn import FPN, NORM, PyramidHead, backbone_levels, upsample
-from models.resnet import Norm, ResNet
+from models import drop as drop_lib
+from models.fpn import NORM, PyramidHead, PyramidNetwork, upsample
+from models.layers import Layers, Norm
 
 
-class FCN(nnx.Module):
-    """ResNet-FPN with one head for all levels, whose outputs are summed at the finest of them.
+class FCN(PyramidNetwork):
+    """Feature pyramid with one head for all levels, whose outputs are summed at the finest of them.
 
-    Drop sites: those of the ResNet, `fpn.p<level>`, and `head.conv<n>.p<level>` after each of the
+    Drop sites: those of the backbone, `fpn.p<level>`, and `head.conv<n>.p<level>` after each of the
     head's rectified convolutions. The paper's place is `{"head": 1.0}` (docs/paper.md section 7).
 
     Cell i of the logits lies on row (or column) `2^min_level * i` of the image.
 
     Args:
-      depth: a key of `resnet.DEPTHS`.
+      backbone: such as `functools.partial(ResNet, 101)`, see `PyramidNetwork`.
       num_classes: classes of pixels, the background among them.
-      in_channels, stem, stem_stride, width_multiplier: as of `ResNet`. The backbone's strides,
-        and with them its levels, follow from the stem: 4 to 32, levels 2 to 5, with "imagenet";
-        1 to 8, levels 0 to 3, with "small" at stride 1.
+      in_channels: channels of the images.
       min_level, max_level: levels of the pyramid, of strides `2^level`; max_level is at least the
         backbone's coarsest.
       fpn_channels: channels of each level.
@@ -31,6 +30,7 @@ class FCN(nnx.Module):
       drop: what is dropped, and where.
       norm: BatchNorm's constants.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
+      platform: where the network will run, see `Layers`.
       rngs: the stream `params`.
 
     Raises:
@@ -39,51 +39,33 @@ class FCN(nnx.Module):
 
     def __init__(
         self,
-        depth: int,
+        backbone: Callable,
         num_classes: int,
         *,
         in_channels: int = 3,
-        stem: str = "imagenet",
-        stem_stride: int = 1,
-        width_multiplier: float = 1.0,
         min_level: int = 3,
         max_level: int = 5,
         fpn_channels: int = 256,
         head_convs: int = 3,
         head_channels: int = 256,
-        drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
+        drop: drop_lib.Drop = drop_lib.Drop(),  # noqa: B008, it is frozen
         norm: Norm = NORM,
         dtype=jnp.float32,
+        platform: str | None = None,
         rngs: nnx.Rngs,
     ):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        self.drop = nnx.static(drop)
-        plan = dropping.SitePlan(drop)
-        self.backbone = ResNet(
-            depth,
-            None,
+        sites, layers = drop_lib.Sites(drop), Layers(norm, dtype, platform, rngs)
+        super().__init__(
+            backbone,
             in_channels=in_channels,
-            stem=stem,
-            stem_stride=stem_stride,
-            width_multiplier=width_multiplier,
-            plan=plan,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        levels = backbone_levels(self.backbone)
-        self.feature_names = nnx.static(tuple((level, name) for level, (name, _) in levels.items()))
-        self.fpn = FPN(
-            {level: channels for level, (_, channels) in levels.items()},
             min_level=min_level,
             max_level=max_level,
-            channels=fpn_channels,
+            fpn_channels=fpn_channels,
             upsampling="bilinear",
-            plan=plan,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
+            sites=sites,
+            layers=layers,
         )
         self.head = PyramidHead(
             "head",
@@ -92,22 +74,14 @@ class FCN(nnx.Module):
             head_channels,
             num_convs=head_convs,
             channels=head_channels,
-            plan=plan,
-            norm=norm,
-            dtype=dtype,
-            rngs=rngs,
+            sites=sites,
+            layers=layers,
         )
-        self.sum_norm = norm.make(head_channels, dtype=dtype, rngs=rngs)
-        self.output = nnx.Conv(
-            head_channels,
-            num_classes,
-            (3, 3),
-            kernel_init=nnx.initializers.normal(0.01),
-            conv_general_dilated=conv_general_dilated,
-            dtype=dtype,
-            rngs=rngs,
+        self.sum_norm = layers.batch_norm(head_channels)
+        self.output = layers.conv(
+            head_channels, num_classes, (3, 3), kernel_init=nnx.initializers.normal(0.01)
         )
-        plan.check()
+        sites.check()
 
     def __call__(
         self, x: jax.Array, *, train: bool, keep_prob=1.0, rng: jax.Array | None = None
@@ -125,20 +99,16 @@ class FCN(nnx.Module):
           `logits`: float32 `[batch, ceil(height / 2^min_level), ..., num_classes]`;
           `p<level>`: the pyramid, `[batch, height, width, fpn_channels]`;
           `stem`, `group1` .. `group4`: the backbone's features;
-          `kept`, `expected`, `maps`: what the drop sites did, see `dropping.report`.
+          `kept`, `sites`: what the drop sites did, see `drop.outputs`.
 
         Raises:
           ValueError: `train=True` with a drop kind and no key.
         """
-        dropping.check_key(self.drop, train, rng)
-        out = self.backbone(x, train=train, keep_prob=keep_prob, rng=rng)
-        features = {level: out[name] for level, name in self.feature_names}
-        maps, reports = self.fpn(features, train, keep_prob, rng)
-        outputs, sites = self.head(maps, train, keep_prob, rng)
+        out, maps, reports = self.pyramid(x, train, keep_prob, rng)
+        outputs, report = self.head(maps, train, keep_prob, rng)
         finest, *coarser = outputs.values()
         size = finest.shape[1:3]
         summed = finest + sum(upsample(y, size, "bilinear") for y in coarser)
         summed = nnx.relu(self.sum_norm(summed, use_running_average=not train))
         logits = self.output(summed).astype(jnp.float32)
-        own = dropping.report(reports | sites)
-        return out | maps | {"logits": logits} | {name: out[name] | own[name] for name in own}
+        return out | maps | {"logits": logits} | drop_lib.outputs(reports | report)

@@ -3,7 +3,7 @@
 A map of level l, called `p<l>`, has stride 2^l. Constants: docs/paper.md sections 5 and 6.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,84 @@ import numpy as np
 from flax import nnx
 
 from dropblock import checks
-from models import dropping
-from models.convolution import conv_general_dilated
-from models.resnet import Norm, ResNet
+from models import drop as drop_lib
+from models.layers import Layers, Norm
 
 UPSAMPLING = ("nearest", "bilinear")
 
 # Of the authors' detection and segmentation code, whose backbone has them too.
 NORM = Norm(momentum=0.997, epsilon=1e-4)
+
+
+class PyramidNetwork(nnx.Module):
+    """A backbone and the pyramid on it: what RetinaNet and FCN begin with.
+
+    Args:
+      backbone: makes it: `(num_classes, *, in_channels, sites, norm, dtype, platform, rngs)`, such
+        as `functools.partial(ResNet, 50)`. It is called with num_classes None, and has `features`,
+        `(name, stride, channels)` of the maps that it returns by these names, from fine to coarse.
+        Strides, and with them levels, follow from it: 4 to 32, levels 2 to 5, for a ResNet's
+        "imagenet" stem; 1 to 8, levels 0 to 3, for its "small" stem at stride 1.
+      in_channels: channels of the images.
+      min_level, max_level, fpn_channels, upsampling: of the pyramid, see `FPN`.
+      sites, layers: the whole network's.
+
+    Raises:
+      ValueError: an argument out of range, or strides that are no powers of two.
+    """
+
+    def __init__(
+        self,
+        backbone: Callable,
+        *,
+        in_channels: int,
+        min_level: int,
+        max_level: int,
+        fpn_channels: int,
+        upsampling: str,
+        sites: drop_lib.Sites,
+        layers: Layers,
+    ):
+        self.drop = nnx.static(sites.drop)
+        self.backbone = backbone(
+            None,
+            in_channels=in_channels,
+            sites=sites,
+            norm=layers.norm,
+            dtype=layers.dtype,
+            platform=layers.platform,
+            rngs=layers.rngs,
+        )
+        levels = {_level(stride): (name, width) for name, stride, width in self.backbone.features}
+        self.feature_names = nnx.static(tuple((level, name) for level, (name, _) in levels.items()))
+        self.fpn = FPN(
+            {level: width for level, (_, width) in levels.items()},
+            min_level=min_level,
+            max_level=max_level,
+            channels=fpn_channels,
+            upsampling=upsampling,
+            sites=sites,
+            layers=layers,
+        )
+
+    def pyramid(self, x, train, keep_prob, rng) -> tuple[dict, dict, dict]:
+        """The backbone's output, the pyramid's maps, and the reports of the sites of both.
+
+        Raises:
+          ValueError: `train=True` with a drop kind and no key.
+        """
+        drop_lib.check_key(self.drop, train, rng)
+        out = self.backbone(x, train=train, keep_prob=keep_prob, rng=rng)
+        features = {level: out[name] for level, name in self.feature_names}
+        maps, reports = self.fpn(features, train, keep_prob, rng)
+        return out, maps, out["sites"] | reports
+
+
+def _level(stride: int) -> int:
+    """The level l of a stride 2^l."""
+    if stride & (stride - 1):
+        raise ValueError(f"the strides of a backbone must be powers of two, got {stride}")
+    return stride.bit_length() - 1
 
 
 class FPN(nnx.Module):
@@ -32,10 +102,7 @@ class FPN(nnx.Module):
       min_level, max_level: levels of the pyramid.
       channels: of each level.
       upsampling: "nearest", or "bilinear" with aligned corners, as segmentation has it.
-      plan: the whole network's.
-      norm: BatchNorm's constants.
-      dtype: dtype of the computation.
-      rngs: the stream `params`.
+      sites, layers: the whole network's.
 
     Attributes:
       levels: names of the pyramid's maps, from fine to coarse.
@@ -52,10 +119,8 @@ class FPN(nnx.Module):
         max_level: int = 7,
         channels: int = 256,
         upsampling: str = "nearest",
-        plan: dropping.SitePlan,
-        norm: Norm = NORM,
-        dtype=jnp.float32,
-        rngs: nnx.Rngs,
+        sites: drop_lib.Sites,
+        layers: Layers,
     ):
         top = max(backbone)
         if min_level not in backbone or max_level < top:
@@ -71,16 +136,7 @@ class FPN(nnx.Module):
         def conv(inputs, size, stride=1):
             # The authors name no initialiser here, which means TensorFlow's default.
             init = nnx.initializers.glorot_uniform()
-            return nnx.Conv(
-                inputs,
-                channels,
-                (size, size),
-                stride,
-                kernel_init=init,
-                conv_general_dilated=conv_general_dilated,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            return layers.conv(inputs, channels, (size, size), stride, kernel_init=init)
 
         def maps(levels, make):
             return nnx.Dict({f"p{level}": make(level) for level in levels})
@@ -89,9 +145,9 @@ class FPN(nnx.Module):
         self.laterals = maps(summed, lambda level: conv(backbone[level], 1))
         self.smooth = maps(summed, lambda _: conv(channels, 3))
         self.coarser = maps(range(top + 1, max_level + 1), lambda _: conv(channels, 3, stride=2))
-        self.norms = maps(levels, lambda _: norm.make(channels, dtype=dtype, rngs=rngs))
+        self.norms = maps(levels, lambda _: layers.batch_norm(channels))
         self.levels = nnx.static(tuple(f"p{level}" for level in levels))
-        self.sites = nnx.static(tuple(plan.site(f"fpn.{name}", "conv") for name in self.levels))
+        self.sites = nnx.static(tuple(sites.add(f"fpn.{name}", "conv") for name in self.levels))
 
     def __call__(
         self, features: Mapping[int, jax.Array], train: bool, keep_prob=1.0, rng=None
@@ -121,7 +177,7 @@ class FPN(nnx.Module):
         reports = {}
         for name, site in zip(self.levels, self.sites, strict=True):
             x = self.norms[name](maps[name], use_running_average=not train)
-            maps[name], report = dropping.at_site(site, x, keep_prob, rng)
+            maps[name], report = drop_lib.at_site(site, x, keep_prob, rng)
             reports |= report
         return {name: maps[name] for name in self.levels}, reports
 
@@ -139,10 +195,7 @@ class PyramidHead(nnx.Module):
       outputs: channels of the output.
       num_convs, channels: of the convolutions before it.
       bias: what the output's bias starts at.
-      plan: the whole network's.
-      norm: BatchNorm's constants.
-      dtype: dtype of the computation.
-      rngs: the stream `params`.
+      sites, layers: the whole network's.
 
     Raises:
       ValueError: an argument out of range.
@@ -158,10 +211,8 @@ class PyramidHead(nnx.Module):
         num_convs: int,
         channels: int,
         bias: float = 0.0,
-        plan: dropping.SitePlan,
-        norm: Norm = NORM,
-        dtype=jnp.float32,
-        rngs: nnx.Rngs,
+        sites: drop_lib.Sites,
+        layers: Layers,
     ):
         if num_convs < 0 or min(channels, outputs) < 1:
             raise ValueError(
@@ -170,31 +221,26 @@ class PyramidHead(nnx.Module):
             )
 
         def conv(inputs, outputs, bias=0.0):
-            return nnx.Conv(
+            return layers.conv(
                 inputs,
                 outputs,
                 (3, 3),
                 kernel_init=nnx.initializers.normal(0.01),
                 bias_init=nnx.initializers.constant(bias),
-                conv_general_dilated=conv_general_dilated,
-                dtype=dtype,
-                rngs=rngs,
             )
 
         self.levels = nnx.static(tuple(levels))
         self.convs = nnx.List()
         self.norms = nnx.List()
-        sites = []
+        conv_sites = []
         for number in range(1, num_convs + 1):
             self.convs.append(conv(inputs, channels))
-            self.norms.append(
-                nnx.Dict({level: norm.make(channels, dtype=dtype, rngs=rngs) for level in levels})
-            )
-            sites.append(
-                tuple(plan.site(f"{name}.conv{number}.{level}", "conv") for level in levels)
+            self.norms.append(nnx.Dict({level: layers.batch_norm(channels) for level in levels}))
+            conv_sites.append(
+                tuple(sites.add(f"{name}.conv{number}.{level}", "conv") for level in levels)
             )
             inputs = channels
-        self.sites = nnx.static(tuple(sites))
+        self.sites = nnx.static(tuple(conv_sites))
         self.output = conv(inputs, outputs, bias)
 
     def __call__(
@@ -206,25 +252,10 @@ class PyramidHead(nnx.Module):
             x = maps[level]
             for conv, norms, sites in zip(self.convs, self.norms, self.sites, strict=True):
                 x = nnx.relu(norms[level](conv(x), use_running_average=not train))
-                x, report = dropping.at_site(sites[index], x, keep_prob, rng)
+                x, report = drop_lib.at_site(sites[index], x, keep_prob, rng)
                 reports |= report
             outputs[level] = self.output(x)
         return outputs, reports
-
-
-def backbone_levels(backbone: ResNet) -> dict[int, tuple[str, int]]:
-    """`{level: (name, channels)}` of a ResNet's features.
-
-    Raises:
-      ValueError: their strides are no powers of two.
-    """
-    levels = {}
-    for name, stride, channels in backbone.features:
-        if stride & (stride - 1):
-            first = backbone.features[0][1]
-            raise ValueError(f"stem_stride must be a power of two in a pyramid, got {first}")
-        levels[stride.bit_length() - 1] = (name, channels)
-    return levels
 
 
 def upsample(x: jax.Array, size: Sequence[int], method: str) -> jax.Array:

@@ -1,4 +1,8 @@
-"""Pooling with SAME padding, as TensorFlow's; quick on a CPU too."""
+"""Pooling with SAME padding, as TensorFlow's; quick on a CPU too.
+
+`platform` is where the network will run, see `layers.Layers`. Values and gradients are the same on
+all of them.
+"""
 
 import functools
 import operator
@@ -10,30 +14,41 @@ from flax import nnx
 from jax import lax
 
 
-def max_pool(x: jax.Array, window: tuple[int, int], strides: tuple[int, int]) -> jax.Array:
-    """The largest value under the window; `[batch, height, width, channels]` in and out."""
-    if jax.default_backend() == "cpu":
-        return _by_axes(x, window, strides, jnp.maximum, -jnp.inf)
+def max_pool(
+    x: jax.Array, window: tuple[int, int], strides: tuple[int, int], platform: str | None
+) -> jax.Array:
+    """The largest value under the window; `[batch, height, width, channels]` in and out.
+
+    Of equal values, as where some have been dropped, the first in reading order gets the gradient.
+    """
+    if platform == "cpu":
+        return _by_axes(x, window, strides, _first_of_largest, -jnp.inf)
     return nnx.max_pool(x, window, strides, "SAME")
 
 
-def avg_pool(x: jax.Array, window: tuple[int, int], strides: tuple[int, int]) -> jax.Array:
+def avg_pool(
+    x: jax.Array, window: tuple[int, int], strides: tuple[int, int], platform: str | None
+) -> jax.Array:
     """The mean of what is under the window; padding does not count."""
-    if jax.default_backend() == "cpu":
+    if platform == "cpu":
         count = functools.partial(_by_axes, window=window, strides=strides, combine=operator.add)
         return count(x, fill=0) / count(np.ones((1, *x.shape[1:3], 1), x.dtype), fill=0)
     pooled = nnx.avg_pool(x, window, strides, "SAME", count_include_pad=False)
     return pooled.astype(x.dtype)  # it makes float32 of bfloat16
 
 
-def _by_axes(x, window, strides, combine, fill):
-    """Combines shifted maps, first rows, then columns.
+def _first_of_largest(first, second):
+    """The larger of two, NaN where either is; of equal ones the first, which gets the gradient."""
+    return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
-    On a CPU XLA takes five times as long for a window and, backward, a scatter. Where values are
-    equal, as where they have been dropped, the gradient of a maximum is shared, not the first's.
+
+def _by_axes(x, window, strides, combine, fill):
+    """Combines shifted maps, first along rows, then rows: the first of all is first in each.
+
+    On a CPU XLA takes five times as long for a window and, backward, a scatter.
     """
-    for axis, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
-        length = x.shape[axis]
+    for axis in (2, 1):
+        size, stride, length = window[axis - 1], strides[axis - 1], x.shape[axis]
         ((low, high),) = lax.padtype_to_pads((length,), (size,), (stride,), "SAME")
         padding = [(0, 0)] * x.ndim
         padding[axis] = (low, high)

@@ -3,15 +3,13 @@
 Constants: the authors' public ResNet code; docs/paper.md section 3.
 """
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import dropping
-from models.convolution import conv_general_dilated
+from models import drop as drop_lib
+from models import pooling
+from models.layers import Layers, Norm
 
 # Blocks in each of the four groups, and whether they are bottlenecks.
 DEPTHS = {
@@ -23,40 +21,20 @@ DEPTHS = {
     152: ((3, 8, 36, 3), True),
 }
 STEMS = ("imagenet", "small")
+NORM = Norm(momentum=0.9, epsilon=1e-5)
 
 # TensorFlow 1's variance_scaling_initializer() defaults, not He's scale of 2.
 _CONV_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """BatchNorm's constants: momentum of the running statistics, and epsilon."""
-
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-
-    def make(self, channels: int, *, zero_scale: bool = False, dtype, rngs) -> nnx.BatchNorm:
-        """BatchNorm of so many channels, its scale starting at 1 or at 0."""
-        return nnx.BatchNorm(
-            channels,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-
 class ConvNorm(nnx.Module):
     """Convolution without bias, then BatchNorm."""
 
-    def __init__(
-        self, inputs, outputs, size, stride=1, *, zero_scale=False, norm=Norm(), dtype, rngs
-    ):
+    def __init__(self, inputs, outputs, size, stride=1, *, zero_scale=False, layers):
         # A strided convolution pads as much on either side whatever the input's size, where
         # SAME would pad an even input more at its end.
         padding = "SAME" if stride == 1 else [((size - 1) // 2, size // 2)] * 2
-        self.conv = nnx.Conv(
+        self.conv = layers.conv(
             inputs,
             outputs,
             (size, size),
@@ -64,11 +42,8 @@ class ConvNorm(nnx.Module):
             padding=padding,
             use_bias=False,
             kernel_init=_CONV_INIT,
-            conv_general_dilated=conv_general_dilated,
-            dtype=dtype,
-            rngs=rngs,
         )
-        self.norm = norm.make(outputs, zero_scale=zero_scale, dtype=dtype, rngs=rngs)
+        self.norm = layers.batch_norm(outputs, zero_scale=zero_scale)
 
     def __call__(self, x, train):
         return self.norm(self.conv(x), use_running_average=not train)
@@ -81,7 +56,7 @@ class Block(nnx.Module):
     on the skip, identity or projection; none after the sum.
     """
 
-    def __init__(self, inputs, filters, stride, bottleneck, *, name, plan, norm, dtype, rngs):
+    def __init__(self, inputs, filters, stride, bottleneck, *, name, sites, layers):
         if bottleneck:
             outputs = 4 * filters
             shapes = [(filters, 1, 1), (filters, 3, stride), (outputs, 1, 1)]
@@ -89,32 +64,35 @@ class Block(nnx.Module):
             outputs = filters
             shapes = [(filters, 3, stride), (filters, 3, 1)]
 
-        conv_norm = functools.partial(ConvNorm, norm=norm, dtype=dtype, rngs=rngs)
         projected = stride != 1 or inputs != outputs
-        self.project = nnx.data(conv_norm(inputs, outputs, 1, stride) if projected else None)
-        self.skip_site = nnx.static(plan.site(f"{name}.skip", "skip"))
+        self.project = nnx.data(
+            ConvNorm(inputs, outputs, 1, stride, layers=layers) if projected else None
+        )
+        self.skip_site = nnx.static(sites.add(f"{name}.skip", "skip"))
 
-        convs, sites, channels = {}, [], inputs
+        convs, conv_sites, channels = {}, [], inputs
         for number, (width, size, conv_stride) in enumerate(shapes, start=1):
             last = number == len(shapes)
             # The last BN starts at zero: the block starts as the identity.
-            convs[f"conv{number}"] = conv_norm(channels, width, size, conv_stride, zero_scale=last)
-            sites.append(plan.site(f"{name}.conv{number}", "conv", ends_branch=last))
+            convs[f"conv{number}"] = ConvNorm(
+                channels, width, size, conv_stride, zero_scale=last, layers=layers
+            )
+            conv_sites.append(sites.add(f"{name}.conv{number}", "conv", ends_branch=last))
             channels = width
         self.convs = nnx.Dict(convs)
-        self.conv_sites = nnx.static(tuple(sites))
+        self.conv_sites = nnx.static(tuple(conv_sites))
         self.outputs = outputs
 
     def __call__(self, x, train, keep_prob, rng):
         skip = x if self.project is None else self.project(x, train)
-        skip, reports = dropping.at_site(self.skip_site, skip, keep_prob, rng)
+        skip, reports = drop_lib.at_site(self.skip_site, skip, keep_prob, rng)
         for number, (conv, site) in enumerate(
             zip(self.convs.values(), self.conv_sites, strict=True), start=1
         ):
             x = conv(x, train)
             if number < len(self.convs):
                 x = nnx.relu(x)
-            x, report = dropping.at_site(site, x, keep_prob, rng)
+            x, report = drop_lib.at_site(site, x, keep_prob, rng)
             reports |= report
         return nnx.relu(x + skip), reports
 
@@ -131,9 +109,10 @@ class ResNet(nnx.Module):
       stem_stride: stride of the small stem.
       width_multiplier: on the 64 filters of the first group, and so on every other width.
       drop: what is dropped, and where.
-      plan: of the network that this is the backbone of, which then checks it; instead of `drop`.
+      sites: of the network that this is the backbone of, which then checks them; instead of `drop`.
       norm: BatchNorm's constants.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
+      platform: where the network will run, see `Layers`.
       rngs: the stream `params`.
 
     Attributes:
@@ -152,10 +131,11 @@ class ResNet(nnx.Module):
         stem: str = "imagenet",
         stem_stride: int = 1,
         width_multiplier: float = 1.0,
-        drop: dropping.Drop = dropping.Drop(),  # noqa: B008, it is frozen
-        plan: dropping.SitePlan | None = None,
-        norm: Norm = Norm(),
+        drop: drop_lib.Drop = drop_lib.Drop(),  # noqa: B008, it is frozen
+        sites: drop_lib.Sites | None = None,
+        norm: Norm = NORM,
         dtype=jnp.float32,
+        platform: str | None = None,
         rngs: nnx.Rngs,
     ):
         if depth not in DEPTHS:
@@ -168,13 +148,13 @@ class ResNet(nnx.Module):
         if width < 1:
             raise ValueError(f"width_multiplier must leave a channel, got {width_multiplier}")
         blocks, bottleneck = DEPTHS[depth]
-        outer_plan, plan = plan, plan or dropping.SitePlan(drop)
-        self.drop = nnx.static(plan.drop)
+        outer_sites, sites = sites, sites or drop_lib.Sites(drop)
+        layers = Layers(norm, dtype, platform, rngs)
+        self.drop = nnx.static(sites.drop)
+        self.platform = platform
         self.pool = stem == "imagenet"
         stem_size, stem_stride = (7, 2) if stem == "imagenet" else (3, stem_stride)
-        self.stem = ConvNorm(
-            in_channels, width, stem_size, stem_stride, norm=norm, dtype=dtype, rngs=rngs
-        )
+        self.stem = ConvNorm(in_channels, width, stem_size, stem_stride, layers=layers)
 
         stride = 2 * stem_stride if self.pool else stem_stride
         features, groups, channels = [], {}, width
@@ -187,17 +167,15 @@ class ResNet(nnx.Module):
                     stride=2 if group > 1 and number == 1 else 1,
                     bottleneck=bottleneck,
                     name=f"group{group}.block{number}",
-                    plan=plan,
-                    norm=norm,
-                    dtype=dtype,
-                    rngs=rngs,
+                    sites=sites,
+                    layers=layers,
                 )
                 members[f"block{number}"] = block
                 channels = block.outputs
             groups[f"group{group}"] = nnx.Dict(members)
             features.append((f"group{group}", stride * 2 ** (group - 1), channels))
-        if outer_plan is None:
-            plan.check()
+        if outer_sites is None:
+            sites.check()
         self.groups = nnx.Dict(groups)
         self.features = nnx.static(tuple(features))
         self.head = nnx.data(
@@ -229,23 +207,23 @@ class ResNet(nnx.Module):
             own stride;
           `logits`: float32 `[batch, num_classes]`, where the network has them;
           `kept`: `{site name: float32 [batch]}`, what each site kept, empty without `rng`;
-          `expected`, `maps`: what belongs to it, see `dropping.report`.
+          `sites`: the whole reports, see `drop.outputs`.
 
         Raises:
           ValueError: `train=True` with a drop kind and no key.
         """
-        dropping.check_key(self.drop, train, rng)
+        drop_lib.check_key(self.drop, train, rng)
         out = {}
         x = nnx.relu(self.stem(x, train))
         if self.pool:
-            x = nnx.max_pool(x, (3, 3), (2, 2), "SAME")
+            x = pooling.max_pool(x, (3, 3), (2, 2), self.platform)
         out["stem"] = x
         reports = {}
         for name, blocks in self.groups.items():
             for number in range(1, len(blocks) + 1):  # a merged nnx.Dict has 10 before 2
-                x, sites = blocks[f"block{number}"](x, train, keep_prob, rng)
-                reports |= sites
+                x, report = blocks[f"block{number}"](x, train, keep_prob, rng)
+                reports |= report
             out[name] = x
         if self.head is not None:
             out["logits"] = self.head(x.astype(jnp.float32).mean((1, 2)))
-        return out | dropping.report(reports)
+        return out | drop_lib.outputs(reports)

@@ -1,12 +1,14 @@
 """What all tasks share: the splits of a data set, batches of them, and normalised images."""
 
-from collections.abc import Mapping
+import abc
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+from flax import nnx
 
 from dropblock import checks
 from inputs import pipeline
@@ -16,12 +18,8 @@ from inputs.transforms import ExampleTransform
 from tasks.drop import make_drop
 
 
-class Task:
-    """A problem, as the training loop sees it.
-
-    A subclass gives `open_split`, `transform`, `check_example`, `batch_shapes`, `make_model`,
-    `loss`, `summarize`, `predict`, `eval_sums`, `score` and `draw`, for predict.py `unlabeled`,
-    `describe` and `picture`, and perhaps `files`; see `tasks/classification.py`.
+class Task(abc.ABC):
+    """A problem, as the training loop sees it: what is abstract here is what a new one gives.
 
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
@@ -29,9 +27,6 @@ class Task:
       num_train, num_eval: examples of the two splits, from the data, else from the config.
       class_names: what labels index.
       missing: what is missing of the data, or None.
-      drops: whether the model drops anything.
-      own_keep_probs: of what the model drops besides the sites of `config.drop`: by the name of its
-        argument, the value at the end of training; linear from 1.
     """
 
     best_metric: str
@@ -65,8 +60,6 @@ class Task:
                 )
         self.config = config
         self.drop = make_drop(config.drop)
-        self.drops = self.drop.kind != "none"
-        self.own_keep_probs = {}
         self.missing = None
         try:
             self._open(train, evaluate)
@@ -118,15 +111,19 @@ class Task:
 
     # --- Data.
 
+    @abc.abstractmethod
     def open_split(self, split: str) -> Source:
         """The source of a split, of the classes `self.class_names` where they are known."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def transform(self, train: bool) -> ExampleTransform:
         """What makes an example one of a batch, in training or evaluation."""
-        raise NotImplementedError
 
-    def check_example(self, source: Source, *, train: bool):
+    @abc.abstractmethod
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a training batch."""
+
+    def check_example(self, source: Source, *, train: bool):  # noqa: B027, not all have one
         """Holds a split's first examples to the config, where there is something to hold."""
 
     def train_batches(self, *, start_step: int, rows: slice):
@@ -144,13 +141,13 @@ class Task:
             num_workers=data.num_workers,
         )
 
-    def eval_batches(self, *, rows: slice):
+    def eval_batches(self, *, batch_size: int, rows: slice):
         """The evaluation split once; see `pipeline.eval_batches`."""
         data = self.config.data
         return pipeline.eval_batches(
             self.eval,
             self.transform(train=False),
-            batch_size=self.config.batch_size,
+            batch_size=batch_size,
             rows=rows,
             on_error=data.on_error,
             num_threads=data.num_threads,
@@ -168,23 +165,61 @@ class Task:
         std = jnp.asarray(self.config.data.std, jnp.float32).reshape(1, 1, 1, -1)
         return (batch["image"].astype(jnp.float32) / 255.0 - mean) / std
 
-    # --- What is written of predictions.
+    # --- Model, loss and metrics. What is traced: `loss`, `predict` and `eval_sums`.
+
+    @abc.abstractmethod
+    def make_model(self, platform: str, rngs: nnx.Rngs) -> nnx.Module:
+        """The network, with the forms of its layers that are quick on a platform."""
+
+    @abc.abstractmethod
+    def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of a training batch, a scalar, and sums that `summarize` makes metrics of."""
+
+    @abc.abstractmethod
+    def summarize(self, sums: dict) -> dict[str, float]:
+        """Metrics of a training step, `loss` among them, from `loss`'s sums."""
+
+    @abc.abstractmethod
+    def predict(self, out: dict, batch: dict, by_device: Callable) -> dict[str, jax.Array]:
+        """What is evaluated, drawn and described, for each example.
+
+        `by_device` makes of a function of arrays by example one that each device runs on its own.
+        """
+
+    @abc.abstractmethod
+    def eval_sums(self, predictions: dict, batch: dict) -> dict[str, jax.Array]:
+        """Sums over the examples that `batch["mask"]` keeps; `count`, of these, is among them."""
+
+    @abc.abstractmethod
+    def score(self, sums: dict, collected: dict) -> dict[str, float]:
+        """The metrics of an evaluation, `best_metric` among them.
+
+        Args:
+          sums: `eval_sums`, added over all batches.
+          collected: with `collects`, the predictions of all examples; else empty.
+        """
+
+    # --- Pictures and files, and predictions for images of one's own.
+
+    @abc.abstractmethod
+    def draw(self, predictions: dict, batch: dict) -> matplotlib.figure.Figure:
+        """A few examples of an evaluated batch, with what is known and what is predicted."""
 
     def files(self, collected: dict) -> dict[str, str]:
         """Texts by file name that an evaluation leaves in the workdir."""
         return {}
 
+    @abc.abstractmethod
     def unlabeled(self, image: np.ndarray, index: int) -> Mapping[str, Any]:
         """An example of an image of which nothing else is known."""
-        raise NotImplementedError
 
-    def describe(self, prediction: dict) -> dict:
+    @abc.abstractmethod
+    def describe(self, prediction: dict) -> dict[str, Any]:
         """One image's prediction, as `predict` gives it, in JSON's types."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
         """One image, uint8 as it was read, with its prediction."""
-        raise NotImplementedError
 
 
 def mean_color(data) -> tuple[int, ...]:

@@ -12,10 +12,8 @@ from flax import nnx
 
 from dropblock import checks
 from inputs import autoaugment, sources, transforms
-from models.amoebanet import AmoebaNet
-from models.cell_tables import CELLS
-from models.resnet import ResNet
 from tasks import pictures
+from tasks.architectures import architecture_of
 from tasks.base import Task, mean_color
 
 
@@ -35,14 +33,8 @@ class Classification(Task):
         """
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
-        data, model = config.data, config.model
-        checks.choice("model.name", model.name, tuple(_MODELS))
-        self._make_network, own_field = _MODELS[model.name]
-        if own_field not in model:
-            raise ValueError(
-                f"this config is not of model.name {model.name!r}: it has no model.{own_field}; "
-                "use a config of that network"
-            )
+        data = config.data
+        self._make_network = architecture_of(config).make(config)
         checks.choice("data.augment", data.augment, transforms.KINDS)
         checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
         if data.autoaugment != "none" and data.channels not in (1, 3):
@@ -64,14 +56,6 @@ class Classification(Task):
             for train in (True, False)
         }
         super().__init__(config, **options)
-        if model.name == "amoebanet":
-            if config.aux_weight < 0:
-                raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
-            for name in ("head_keep_prob", "path_keep_prob"):
-                checks.probability(f"model.{name}", model[name])
-                self.drops |= model[name] < 1
-            if model.path_keep_prob < 1:
-                self.own_keep_probs["path_keep_prob"] = model.path_keep_prob
 
     # --- Data.
 
@@ -111,17 +95,14 @@ class Classification(Task):
 
     # --- Model and loss.
 
-    def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+    def make_model(self, platform: str, rngs: nnx.Rngs) -> nnx.Module:
         """The network that `config.model.name` names."""
-        model = self.config.model
         return self._make_network(
-            self.config,
             len(self.class_names),
             in_channels=self.config.data.channels,
-            stem=model.stem,
-            stem_stride=model.stem_stride,
             drop=self.drop,
             dtype=jnp.dtype(self.config.dtype),
+            platform=platform,
             rngs=rngs,
         )
 
@@ -206,31 +187,6 @@ class Classification(Task):
             "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best), fontsize=9
         )
         return figure
-
-
-def _resnet(config, num_classes: int, **common) -> ResNet:
-    model = config.model
-    return ResNet(model.depth, num_classes, width_multiplier=model.width_multiplier, **common)
-
-
-def _amoebanet(config, num_classes: int, **common) -> AmoebaNet:
-    model = config.model
-    checks.choice("model.cells", model.cells, tuple(CELLS))
-    return AmoebaNet(
-        CELLS[model.cells],
-        model.cells_per_stack,
-        model.filters,
-        num_classes,
-        image_size=config.data.image_size,
-        aux_head=config.aux_weight > 0,
-        head_keep_prob=model.head_keep_prob,
-        remat=model.remat,
-        **common,
-    )
-
-
-# Of each model.name: what makes it, and a field that only its configs have.
-_MODELS = {"resnet": (_resnet, "depth"), "amoebanet": (_amoebanet, "cells")}
 
 
 def _sums(losses, logits, labels, weights) -> dict:

@@ -24,9 +24,9 @@ from inputs.detection_sources import DetectionSource, detection_source
 from inputs.images import DataError
 from inputs.joint_transforms import detection_transform
 from inputs.transforms import ExampleTransform
-from models.resnet import Norm
 from models.retinanet import RetinaNet
 from tasks import pictures
+from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
 
 
@@ -52,6 +52,7 @@ class Detection(Task):
           ValueError: a field out of range, or data that is not there (`DataError`).
         """
         _check(config)
+        self.backbone = backbone_of(config)
         data, model = config.data, config.model
         self.anchors = anchor_lib.make_anchors(
             data.image_size,
@@ -125,26 +126,14 @@ class Detection(Task):
 
     # --- Model and loss.
 
-    def make_model(self, rngs: nnx.Rngs) -> RetinaNet:
+    def make_model(self, platform: str, rngs: nnx.Rngs) -> RetinaNet:
         """The detector that `config.model` describes."""
         model = self.config.model
         return RetinaNet(
-            model.depth,
-            len(self.class_names),
+            num_classes=len(self.class_names),
             anchors_per_cell=model.anchors_per_octave * len(model.anchor_aspects),
-            in_channels=self.config.data.channels,
-            stem=model.stem,
-            stem_stride=model.stem_stride,
-            width_multiplier=model.width_multiplier,
-            min_level=model.min_level,
-            max_level=model.max_level,
-            fpn_channels=model.fpn_channels,
-            head_convs=model.head_convs,
-            head_channels=model.head_channels,
-            drop=self.drop,
-            norm=Norm(model.bn_momentum, model.bn_epsilon),
-            dtype=jnp.dtype(self.config.dtype),
             rngs=rngs,
+            **pyramid_options(self.config, self.drop, platform),
         )
 
     def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict]:
@@ -374,11 +363,9 @@ def _check(config):
         )
     for name in ("match_iou", "nms_iou", "min_score", "picture_score", "focal_alpha"):
         checks.probability(f"detection.{name}", fields[name])
-    checks.probability("model.bn_momentum", model.bn_momentum)
     for name, value in (
         ("detection.huber_delta", fields.huber_delta),
         ("detection.max_candidates", fields.max_candidates),
-        ("model.bn_epsilon", model.bn_epsilon),
         ("data.max_boxes", data.max_boxes),
     ):
         if value <= 0:

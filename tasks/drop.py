@@ -1,6 +1,6 @@
 """`config.drop` as a model's `Drop`."""
 
-from models.dropping import Drop
+from models.drop import Drop
 
 
 def make_drop(drop) -> Drop:

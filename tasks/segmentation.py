@@ -14,8 +14,8 @@ from inputs.joint_transforms import IGNORE, segmentation_transform
 from inputs.segmentation_sources import SegmentationSource, segmentation_source
 from inputs.transforms import ExampleTransform
 from models.fcn import FCN
-from models.resnet import Norm
 from tasks import pictures
+from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
 
 
@@ -45,9 +45,7 @@ class Segmentation(Task):
             raise ValueError(f"data.scale must be positive and rising, got {tuple(data.scale)}")
         if data.name == "scenes" and data.channels != 1:
             raise ValueError(f"scenes are gray: data.channels must be 1, got {data.channels}")
-        checks.probability("model.bn_momentum", model.bn_momentum)
-        if model.bn_epsilon <= 0:
-            raise ValueError(f"model.bn_epsilon must be positive, got {model.bn_epsilon}")
+        self.backbone = backbone_of(config)
         self.stride = 2**model.min_level
         super().__init__(config, **options)
 
@@ -93,26 +91,10 @@ class Segmentation(Task):
 
     # --- Model and loss.
 
-    def make_model(self, rngs: nnx.Rngs) -> FCN:
+    def make_model(self, platform: str, rngs: nnx.Rngs) -> FCN:
         """The network that `config.model` describes."""
-        model = self.config.model
-        return FCN(
-            model.depth,
-            len(self.class_names),
-            in_channels=self.config.data.channels,
-            stem=model.stem,
-            stem_stride=model.stem_stride,
-            width_multiplier=model.width_multiplier,
-            min_level=model.min_level,
-            max_level=model.max_level,
-            fpn_channels=model.fpn_channels,
-            head_convs=model.head_convs,
-            head_channels=model.head_channels,
-            drop=self.drop,
-            norm=Norm(model.bn_momentum, model.bn_epsilon),
-            dtype=jnp.dtype(self.config.dtype),
-            rngs=rngs,
-        )
+        options = pyramid_options(self.config, self.drop, platform)
+        return FCN(num_classes=len(self.class_names), rngs=rngs, **options)
 
     def loss(self, out: dict, batch: dict) -> tuple[jax.Array, dict]:
         """Mean softmax cross-entropy of the pixels that count, and the metrics' sums.

@@ -15,9 +15,8 @@ import tiny_detection
 import train
 from processes import StopsAt, once, records, run
 from tasks import make_task
-from training import sharding
 from training.evaluation import make_evaluate
-from training.plan import Plan, make_plan
+from training.plan import make_plan
 
 
 def untimed(workdir):
@@ -49,14 +48,11 @@ def make_runs(folder):
     config = tiny_detection.get_config()
     config.pretrained = str(folder / "classifier")
     tiny_detection.save_classifier(folder / "classifier")
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    plan = make_plan(config, make_task)
-    step, evaluation = plan.train_step(mesh), make_evaluate(plan, mesh)
+    plan = make_plan(config, make_task, jax.devices()[:1])
+    evaluation = make_evaluate(plan)
     with pytest.MonkeyPatch.context() as patch:
         # Each part would trace and compile the same again.
-        patch.setattr(train.sharding, "make_mesh", lambda: mesh)
         patch.setattr(train, "make_plan", lambda *_: plan)
-        patch.setattr(Plan, "train_step", lambda *_: step)
         patch.setattr(train, "make_evaluate", lambda *_: evaluation)
         assert part(config, folder / "whole") == 0
         assert part(config, folder / "stopped", stop_at=4) == 143

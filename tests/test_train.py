@@ -23,7 +23,7 @@ from tasks import make_task
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.evaluation import make_evaluate
-from training.plan import Plan, make_plan
+from training.plan import make_plan
 
 
 def untimed(workdir):
@@ -144,13 +144,10 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
 
 def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monkeypatch):
     workdir, whole = tmp_path / "run", tmp_path / "whole"
-    mesh = train.sharding.make_mesh(jax.devices()[:1])
-    plan = make_plan(tiny.get_config(), make_task)
-    step, evaluation = plan.train_step(mesh), make_evaluate(plan, mesh)
+    plan = make_plan(tiny.get_config(), make_task, jax.devices()[:1])
+    evaluation = make_evaluate(plan)
     # Each part would trace and compile the same again.
-    monkeypatch.setattr(train.sharding, "make_mesh", lambda: mesh)
     monkeypatch.setattr(train, "make_plan", lambda *_: plan)
-    monkeypatch.setattr(Plan, "train_step", lambda *_: step)
     monkeypatch.setattr(train, "make_evaluate", lambda *_: evaluation)
 
     def part(stop_at, workdir=workdir):

@@ -7,8 +7,8 @@ import tiny
 from configs import scenes_retinanet
 from tasks import make_task
 from training import config as config_lib
-from training import sharding
 from training.checkpoints import Checkpoints
+from training.files import write
 from training.plan import make_plan
 
 
@@ -42,17 +42,16 @@ def get_config(variant: str = "dropblock"):
 def save_classifier(workdir):
     """A run of tests/tiny.py whose only checkpoint holds random numbers, which are returned."""
     config = tiny.get_config()
-    plan = make_plan(config, make_task)
+    plan = make_plan(config, make_task, jax.devices()[:1])
     config.data.update(plan.task.facts)
-    mesh = sharding.make_mesh()
     random = np.random.default_rng(0)
 
     def array(path, x):
         values = 0.1 * random.normal(size=x.shape) + (path[-1].key == "var")  # a variance is not 0
         return jax.device_put(values.astype(x.dtype), x.sharding)
 
-    state = jax.tree_util.tree_map_with_path(array, plan.abstract_state(mesh))
-    config_lib.write(workdir / "checkpoints" / "config.json", config_lib.to_json(config))
+    state = jax.tree_util.tree_map_with_path(array, plan.abstract_state)
+    write(workdir / "checkpoints" / "config.json", config_lib.to_json(config))
     with Checkpoints(workdir / "checkpoints", keep=1, best_metric="top1") as checkpoints:
         checkpoints.save(12, state, {"top1": 50.0})
     return state

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import ml_collections
 from absl import app, flags, logging
 from etils import epath
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 EXIT_BAD_INPUT = 2
@@ -27,12 +27,25 @@ class Diverged(FloatingPointError):
 
 
 @contextlib.contextmanager
-def checking():
+def arguments_are_config():
     """Within it, a ValueError or TypeError about an argument is an error of the config."""
     try:
         yield
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
+
+
+def optional_value(name: str, values: Sequence[str] | None, help: str) -> flags.Flag:
+    """A flag that may stand bare, which means "true", or with a value; "false" without it.
+
+    Args:
+      name: of the flag.
+      values: besides "false" and "true"; None for any.
+      help: what it does.
+    """
+    allowed = None if values is None else ["false", "true", *values]
+    parser = flags.ArgumentParser() if allowed is None else flags.EnumParser(allowed)
+    return flags.Flag(parser, None, name, "false", help, boolean=True)
 
 
 def run(main, *bad_data: type[Exception]):
@@ -144,6 +157,11 @@ def check_same(folder: pathlib.Path | epath.Path, config: Any):
         )
 
 
+def flat(config: dict) -> dict:
+    """The fields of nested dicts under dotted names."""
+    return flatten_dict(config, sep=".")
+
+
 def changes(was: dict, now: dict) -> list[str]:
     """Each field in which two configs, as JSON has them, differ."""
     was, now = flat(was), flat(now)
@@ -152,44 +170,3 @@ def changes(was: dict, now: dict) -> list[str]:
         for field in sorted(was.keys() | now.keys())
         if was.get(field) != now.get(field)
     ]
-
-
-def write(path: pathlib.Path | epath.Path, text: str):
-    """Writes a file whole or not at all, whatever kills this process or writes beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.write_text(text)
-    draft.replace(path)
-
-
-def flat(tree: dict, prefix: str = "") -> dict:
-    """The fields of nested dicts under dotted names."""
-    fields = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            fields |= flat(value, f"{prefix}{name}.")
-        else:
-            fields[prefix + name] = value
-    return fields
-
-
-def steps(config: Any, num_examples: int) -> tuple[int, int]:
-    """Steps of an epoch and of the run.
-
-    An epoch is `num_examples // batch_size` steps, as in the authors' code (1251 for ImageNet at
-    1024), at least one.
-
-    Raises:
-      ConfigError: not exactly one of `epochs` and `steps` is given, or it is not positive.
-    """
-    if config.batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {config.batch_size}")
-    if (config.epochs is None) == (config.steps is None):
-        raise ConfigError(
-            f"give either epochs or steps, got epochs={config.epochs} and steps={config.steps}"
-        )
-    per_epoch = max(num_examples // config.batch_size, 1)
-    total = config.steps if config.steps is not None else round(config.epochs * per_epoch)
-    if total < 1:
-        raise ConfigError(f"the run must have at least one step, got {total}")
-    return per_epoch, total

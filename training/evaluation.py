@@ -7,8 +7,8 @@ import jax
 import matplotlib.figure
 import numpy as np
 
-from training import sharding, telemetry
-from training import step as step_lib
+from training import telemetry
+from training.plan import Plan
 
 
 class Evaluation(NamedTuple):
@@ -17,7 +17,7 @@ class Evaluation(NamedTuple):
     Attributes:
       metrics: the task's, `kept/<place>` and `expected_kept/<place>` when dropping, `examples`, the
         number of them that count, and `skipped`, of those that could not be read.
-      picture: a few examples; None on all processes but 0.
+      picture: a few examples; None on all processes but 0, and where none was asked for.
       files: the task's texts by file name; none on all processes but 0.
     """
 
@@ -26,46 +26,38 @@ class Evaluation(NamedTuple):
     files: dict[str, str]
 
 
-def make_evaluate(plan, mesh, *, keep_prob=1.0, dropping=False):
-    """Makes `(variables, key, stopping=...) -> Evaluation`.
+def make_evaluate(plan: Plan, *, drop: bool = False):
+    """Makes `(variables, keep_prob=1.0, stopping=..., draw=True) -> Evaluation`.
 
     Args:
-      plan: `plan.Plan`.
-      mesh: the devices.
-      keep_prob: with `dropping`, before the places' factors.
-      dropping: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5).
+      plan: of the network, the data and the devices.
+      drop: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5), at a
+        keep_prob before the places' factors.
 
     Returns:
       The function. It asks `stopping()` after each batch, and gives up with None as soon as that
-      is true.
+      is true; without `draw` there is no picture.
     """
-    task, batch_size = plan.task, plan.config.batch_size
-    replicated, by_batch = sharding.replicated(mesh), sharding.by_batch(mesh)
-    eval_step = jax.jit(
-        step_lib.make_eval_step(
-            task,
-            plan.network,
-            keep_prob=keep_prob,
-            dropping=dropping,
-            by_device=sharding.by_device(mesh),
-        ),
-        in_shardings=(replicated, by_batch, replicated),
-        out_shardings=replicated,
-    )
+    task, eval_step = plan.task, plan.eval_step(drop=drop)
 
-    def evaluate(variables, key, stopping: Callable[[], Any] = lambda: False) -> Any:
+    def evaluate(
+        variables,
+        keep_prob: float = 1.0,
+        stopping: Callable[[], Any] = lambda: False,
+        draw: bool = True,
+    ) -> Any:
         totals: Any = None
         picture: Any = None
         lead = jax.process_index() == 0
         collected = []
-        batches = task.eval_batches(rows=sharding.local_rows(mesh, batch_size))
+        batches = task.eval_batches(batch_size=plan.batch_size, rows=plan.rows)
         for index, local in enumerate(batches):
-            batch = sharding.put_batch(mesh, local)
-            sums, predictions = eval_step(variables, batch, jax.random.fold_in(key, index))
+            batch, key = plan.put_batch(local), jax.random.fold_in(plan.key, index)
+            sums, predictions = eval_step(variables, batch, key, np.float32(keep_prob))
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-            if index == 0 and lead:  # its rows are the first of the batch
+            if index == 0 and lead and draw:  # its rows are the first of the batch
                 picture = task.draw(jax.device_get(predictions), local)
             if task.collects:
                 collected.append(jax.device_get(predictions))

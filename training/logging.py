@@ -12,7 +12,7 @@ import rich.progress
 import tensorboardX
 from PIL import Image
 
-from training.config import write
+from training.files import write
 
 
 class MetricsLog:

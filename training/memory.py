@@ -1,4 +1,4 @@
-"""The memory of this process."""
+"""The memory of this process, and of a compiled program."""
 
 import ctypes
 import sys
@@ -23,3 +23,12 @@ def keep_freed():
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)  # never
         mallopt(_M_TOP_PAD, 1 << 26)
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int:
+    """XLA's plan of what a program holds on each device: arguments, temporaries, and outputs that
+    are no arguments."""
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return peak + memory.temp_size_in_bytes - memory.alias_size_in_bytes

@@ -1,32 +1,27 @@
 """Joining the other hosts of a pod or a cluster."""
 
 import jax
-from absl import flags
 
 from training.config import ConfigError
 
-_MULTIHOST = flags.DEFINE_flag(
-    flags.Flag(
-        flags.ArgumentParser(),
-        None,
-        "multihost",
-        "false",
-        "Join the other hosts: of a Cloud TPU pod, Slurm, MPI or Kubernetes as they are found, or "
-        "by --multihost=COORDINATOR:PORT,PROCESSES,INDEX anywhere else.",
-        boolean=True,  # so that the bare flag means "true"
-    )
+HELP = (
+    "Join the other hosts: of a Cloud TPU pod, Slurm, MPI or Kubernetes as they are found, or by "
+    "--multihost=COORDINATOR:PORT,PROCESSES,INDEX anywhere else."
 )
 
 
-def initialize():
+def initialize(how: str):
     """Does what --multihost says; to be called before jax is asked for its devices.
 
+    Args:
+      how: "false", "true", or "COORDINATOR:PORT,PROCESSES,INDEX".
+
     Raises:
-      ConfigError: the flag cannot be read, or no cluster is found.
+      ConfigError: it cannot be read, or no cluster is found.
     """
-    if _MULTIHOST.value == "false":
+    if how == "false":
         return
-    if _MULTIHOST.value == "true":
+    if how == "true":
         try:
             jax.distributed.initialize()
         except ValueError as error:
@@ -36,10 +31,10 @@ def initialize():
             ) from error
         return
     try:
-        address, processes, index = _MULTIHOST.value.split(",")
+        address, processes, index = how.split(",")
         processes, index = int(processes), int(index)
     except ValueError:
         raise ConfigError(
-            f"--multihost must be COORDINATOR:PORT,PROCESSES,INDEX, got {_MULTIHOST.value!r}"
+            f"--multihost must be COORDINATOR:PORT,PROCESSES,INDEX, got {how!r}"
         ) from None
     jax.distributed.initialize(address, processes, index)

@@ -1,5 +1,8 @@
 """Learning rate and optimizer, from optax's parts."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -78,23 +81,24 @@ def _after(start, schedule):
     return lambda step: schedule(jnp.maximum(step - start, 0))
 
 
-def make_optimizer(optimizer, decayed) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(optimizer, params) -> Callable[..., optax.GradientTransformation]:
     """SGD with momentum, or RMSProp as TensorFlow's; weight decay is an L2 term in the gradient.
 
         sgd:      m <- momentum m + g            p <- p - rate m   (or, Nesterov, g + momentum m)
         rmsprop:  s <- decay s + (1 - decay) g^2, from s = 1
                   m <- momentum m + rate g / sqrt(s + epsilon)     p <- p - m
 
-    Its update takes the `learning_rate`, from the schedule at `state.step`, so that the rate that
-    is logged is the one that acts (optax would count for itself).
-
     Args:
       optimizer: `config.optimizer`.
-      decayed: pytree of bool like the parameters: which of them decay. `decay_biases` False spares
-        those called "bias".
+      params: pytree of parameters, or their shapes; what they are called decides which of them
+        decay, see `decays`.
+
+    Returns:
+      `learning_rate -> optax transformation`, whose state is the same for all rates: so the rate is
+      the one of `state.step`, which is logged (optax would count for itself).
 
     Raises:
-      ValueError: a field out of range.
+      ValueError: a field out of range, or a parameter of which `decays` knows nothing.
 
     Source: docs/paper.md sections 3.2 and 4.
     """
@@ -111,32 +115,49 @@ def make_optimizer(optimizer, decayed) -> optax.GradientTransformationExtraArgs:
     clip = optimizer.clip_norm
     if clip is not None and clip <= 0:
         raise ValueError(f"optimizer.clip_norm must be positive or None, got {clip}")
-    if not optimizer.decay_biases:
-        decayed = jax.tree_util.tree_map_with_path(
-            lambda path, decays: decays and path[-1].key != "bias", decayed
-        )
     momentum = optax.trace(optimizer.momentum, optimizer.nesterov)
-    return optax.chain(
+    rms = optax.scale_by_rms(
+        optimizer.rms_decay, optimizer.rms_epsilon, initial_scale=1.0, eps_in_sqrt=True
+    )
+    before = (
         # The L2 term is part of the loss, so it is part of what is clipped.
-        optax.add_decayed_weights(optimizer.weight_decay, decayed),
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        # TensorFlow's momentum has the rate outside, its RMSProp inside.
-        optax.chain(momentum, _descend())
-        if optimizer.name == "sgd"
-        else optax.chain(
-            optax.scale_by_rms(
-                optimizer.rms_decay, optimizer.rms_epsilon, initial_scale=1.0, eps_in_sqrt=True
-            ),
-            _descend(),
-            momentum,
+        optax.add_decayed_weights(
+            optimizer.weight_decay, decays(params, biases=optimizer.decay_biases)
         ),
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
     )
 
+    def with_rate(learning_rate) -> optax.GradientTransformation:
+        descend = optax.scale_by_learning_rate(learning_rate)
+        # TensorFlow's momentum has the rate outside, its RMSProp inside.
+        after = (momentum, descend) if optimizer.name == "sgd" else (rms, descend, momentum)
+        return optax.chain(*before, optax.chain(*after))
 
-def _descend() -> optax.GradientTransformationExtraArgs:
-    """Times -learning_rate, which is given to each update."""
+    return with_rate
 
-    def update(updates, state, params=None, **extra):
-        return jax.tree.map(lambda update: -extra["learning_rate"] * update, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+def decays(params, *, biases: bool) -> Any:
+    """Which parameters weight decay acts on, by what they are called: a bool for each.
+
+    Kernels decay; their biases where `biases` says so; scales, and the biases beside them, which
+    are those of normalisation layers of any kind, do not.
+
+    Raises:
+      ValueError: a parameter of another name: it would decay, or not, in silence.
+    """
+
+    def of_parameter(path, _):
+        *layer, name = (entry.key for entry in path)
+        beside = params
+        for key in layer:
+            beside = beside[key]
+        if name in ("kernel", "scale"):
+            return name == "kernel"
+        if name == "bias":
+            return biases and "scale" not in beside
+        raise ValueError(
+            f"no rule of weight decay for parameter {'.'.join(map(str, [*layer, name]))}: give it "
+            "one in training/optimizer.py"
+        )
+
+    return jax.tree_util.tree_map_with_path(of_parameter, params)

@@ -1,6 +1,5 @@
-"""A trained classifier's ResNet as the backbone of another network."""
+"""A trained classifier as the backbone of another network."""
 
-import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from training import config as config_lib
-from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.plan import Plan, make_plan
 from training.state import variables
 
-# What decides whether parameters of one name mean the same.
-_FIELDS = ("model.depth", "model.width_multiplier", "model.stem", "model.stem_stride")
 
-
-def load_backbone(plan: Plan, make_task: Callable, mesh) -> dict[str, Any]:
+def load_backbone(plan: Plan, make_task: Callable) -> dict[str, Any]:
     """Parameters and BN statistics of the classifier that `config.pretrained` names.
 
     Its best checkpoint, or the latest if none was evaluated; of its moving average, if it has one.
@@ -26,7 +21,6 @@ def load_backbone(plan: Plan, make_task: Callable, mesh) -> dict[str, Any]:
     Args:
       plan: of the network that has a backbone.
       make_task: see `tasks`.
-      mesh: the devices.
 
     Returns:
       `params` and `batch_stats`, of the names and shapes that the plan's `backbone` has.
@@ -42,16 +36,14 @@ def load_backbone(plan: Plan, make_task: Callable, mesh) -> dict[str, Any]:
             f"pretrained is {folder}, which is neither the workdir of a training run nor its "
             "checkpoints folder: train a classifier first, or name another by --config.pretrained"
         )
+    if "backbone" not in plan.config.model:
+        raise ConfigError("pretrained is set, but this network has no backbone to load")
     config = config_lib.from_json(directory / "config.json")
-    _check_same(config, plan.config, folder)
-    source = make_plan(config, functools.partial(make_task, train=False, evaluate=False))
-    metric = source.task.best_metric
-    with Checkpoints(directory, keep=None, best_metric=metric) as checkpoints:
-        state = checkpoints.restore(source.abstract_state(mesh), step=checkpoints.best)
-    if state is None:
-        raise ConfigError(f"pretrained is {folder}, where no checkpoint has been saved")
-    trained = variables(state)
-    wanted = _backbone(plan.abstract_state(mesh))
+    _check_same(config, plan, folder)
+    devices = plan.mesh.devices.flat
+    source = make_plan(config, make_task, devices, train=False, evaluate=False)
+    trained = variables(source.restore(directory, "best", or_latest=True))
+    wanted = {name: plan.abstract_state[name]["backbone"] for name in ("params", "batch_stats")}
     found = {
         name: {part: trained[name][part] for part in wanted[name] if part in trained[name]}
         for name in wanted
@@ -70,22 +62,19 @@ def with_backbone(state: dict, backbone: dict[str, Any]) -> dict:
     return state | new
 
 
-def _backbone(state: dict) -> dict[str, Any]:
-    if "backbone" not in state["params"]:
-        raise ConfigError("pretrained is set, but this network has no backbone to load")
-    return {name: state[name]["backbone"] for name in ("params", "batch_stats")}
-
-
-def _check_same(theirs, ours, folder):
-    if theirs.task != "classification" or theirs.model.name != "resnet":
+def _check_same(theirs, plan: Plan, folder):
+    """Raises ConfigError where parameters of one name would mean something else."""
+    name = plan.config.model.backbone
+    if theirs.task != "classification" or theirs.model.name != name:
         raise ConfigError(
             f"{folder} holds a run of {theirs.task} with a {theirs.model.name}: a backbone is "
-            "loaded from classification with a resnet"
+            f"loaded from classification with a {name}"
         )
-    was, now = config_lib.flat(theirs.to_dict()), config_lib.flat(ours.to_dict())
+    was, now = (config_lib.flat(config.to_dict()) for config in (theirs, plan.config))
+    fields = [f"model.{field}" for field in plan.task.backbone.fields]
     changes = [
         f"{field} is {was[field]!r} there, {now[field]!r} here"
-        for field in (*_FIELDS, "data.channels")
+        for field in (*fields, "data.channels")
         if was[field] != now[field]
     ]
     if changes:

@@ -9,14 +9,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from training.config import ConfigError
 
 
-def make_mesh(devices=None) -> Mesh:
-    """A mesh over `devices`, by default all there are.
+def make_mesh(devices) -> Mesh:
+    """A mesh over `devices`.
 
     They are ordered by process, so that a process holds contiguous rows of a batch;
     `jax.make_mesh` may order them by the topology instead. The axis is Auto in words: Explicit is
     the default of jax, and evaluation's gathers do not type-check in it.
     """
-    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -26,6 +26,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def by_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def with_sharding(shapes, sharding: NamedSharding):
+    """A pytree of shapes, each on a mesh."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def by_device(mesh: Mesh):

@@ -24,13 +24,11 @@ class Network:
       graphdef: the model without arrays.
       init: `key -> (params, batch_stats)`, pure dicts.
       params: shapes of the parameters.
-      decayed: bool for each parameter: False for those of BatchNorm, which weight decay spares.
     """
 
     graphdef: Any
     init: Callable
     params: Any
-    decayed: Any
 
     def apply(self, params, batch_stats, *args, **kwargs):
         """Calls the model; returns its output and the new `batch_stats`.
@@ -58,12 +56,7 @@ def make_network(make_model: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
     model = nnx.eval_shape(lambda: create(jax.random.key(0)))
     graphdef, params, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
-    norms = {path for path, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)}
-    params = nnx.to_pure_dict(params)
-    decayed = jax.tree_util.tree_map_with_path(
-        lambda path, _: tuple(entry.key for entry in path[:-1]) not in norms, params
-    )
-    return Network(graphdef, init, params, decayed)
+    return Network(graphdef, init, nnx.to_pure_dict(params))
 
 
 def create(network: Network, optimizer: optax.GradientTransformation, key, *, ema: bool) -> dict:

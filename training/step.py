@@ -1,5 +1,7 @@
 """One step of training and one of evaluation, as pure functions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,65 +9,87 @@ import optax
 from training import state as state_lib
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SiteSums:
+    """What a drop site did, summed over examples; float32 scalars.
+
+    Attributes:
+      count: examples.
+      dropped: their dropped fractions.
+      expected_dropped: the expectation of `dropped`.
+      seeds: the expected number of seeds.
+    """
+
+    count: jax.Array
+    dropped: jax.Array
+    expected_dropped: jax.Array
+    seeds: jax.Array
+
+
+def site_sums(reports) -> dict[str, SiteSums]:
+    """Sums over the batch of a model's `sites`, `{site: report}`."""
+    sums = {}
+    for name, site in reports.items():
+        count = jnp.float32(site.kept.shape[0])
+        dropped = jnp.sum(1.0 - site.kept)
+        sums[name] = SiteSums(count, dropped, count * (1.0 - site.expected), site.seeds)
+    return sums
+
+
+def make_loss(task, network):
+    """Makes `(params, batch_stats, batch, key, keep_prob) -> (loss, (batch_stats, metrics))`.
+
+    The network trains and drops with `key`. The metrics: `loss`, the task's `sums`, and `sites`,
+    see `SiteSums`.
+    """
+
+    def loss(params, batch_stats, batch, key, keep_prob):
+        out, new_stats = network.apply(
+            params, batch_stats, task.inputs(batch), train=True, keep_prob=keep_prob, rng=key
+        )
+        value, sums = task.loss(out, batch)
+        return value, (new_stats, {"loss": value, "sums": sums, "sites": site_sums(out["sites"])})
+
+    return loss
+
+
 def make_train_step(
-    task,
-    network,
-    optimizer,
-    *,
-    learning_rate,
-    keep_prob,
-    own_keep_probs,
-    accumulate,
-    ema_decay,
+    loss, optimizer, *, learning_rate_schedule, keep_prob_schedule, accumulate, ema_decay
 ):
     """Makes `(state, batch, key) -> (state, metrics)`.
 
     Args:
-      task: gives `inputs`, `loss`, `drops`.
-      network: `state.Network`.
-      optimizer: an optax transformation whose update takes the `learning_rate`.
-      learning_rate, keep_prob: functions of the step.
-      own_keep_probs: such functions by the name of the network's argument.
+      loss: see `make_loss`.
+      optimizer: `learning_rate -> optax transformation`.
+      learning_rate_schedule, keep_prob_schedule: functions of the step.
       accumulate: micro-batches the batch is cut into.
       ema_decay: of parameters and BN statistics, or None.
 
     Returns:
-      The step. Its metrics: `sums` of the task, `loss`, `grad_norm`, `learning_rate`, `keep_prob`,
-      and `sites`, see `site_sums`.
+      The step. Its metrics are the loss's, `grad_norm`, `learning_rate` and `keep_prob`.
     """
 
-    def micro_step(params, batch_stats, batch, key, keep_probs):
-        def loss_fn(params):
-            out, new_stats = network.apply(
-                params,
-                batch_stats,
-                task.inputs(batch),
-                train=True,
-                rng=key if task.drops else None,
-                **keep_probs,
-            )
-            loss, sums = task.loss(out, batch)
-            return loss, (new_stats, {"loss": loss, "sums": sums, "sites": site_sums(out)})
-
-        grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+    def micro_step(params, batch_stats, batch, key, keep_prob):
+        grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(
+            params, batch_stats, batch, key, keep_prob
+        )
         return grads, batch_stats, metrics
 
     def train_step(state, batch, key):
         step = state["step"]
-        rate = learning_rate(step)
-        schedules = {"keep_prob": keep_prob} | own_keep_probs
-        keep_probs = {name: schedule(step) for name, schedule in schedules.items()}
+        learning_rate, keep_prob = learning_rate_schedule(step), keep_prob_schedule(step)
         key = state_lib.stream(jax.random.fold_in(key, step), "drop")
         if accumulate == 1:
             grads, batch_stats, metrics = micro_step(
-                state["params"], state["batch_stats"], batch, key, keep_probs
+                state["params"], state["batch_stats"], batch, key, keep_prob
             )
         else:
             grads, batch_stats, metrics = _accumulated(
-                micro_step, state, batch, key, keep_probs, accumulate
+                micro_step, state, batch, key, keep_prob, accumulate
             )
-        updates, opt_state = optimizer.update(
-            grads, state["opt_state"], state["params"], learning_rate=rate
+        updates, opt_state = optimizer(learning_rate).update(
+            grads, state["opt_state"], state["params"]
         )
         new = {
             "step": step + 1,
@@ -78,15 +102,15 @@ def make_train_step(
             new["ema"] = optax.incremental_update(current, state["ema"], 1.0 - ema_decay)
         metrics |= {
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
+            "keep_prob": jnp.asarray(keep_prob, jnp.float32),
         }
-        metrics |= {name: jnp.asarray(kept, jnp.float32) for name, kept in keep_probs.items()}
         return new, metrics
 
     return train_step
 
 
-def _accumulated(micro_step, state, batch, key, keep_probs, accumulate):
+def _accumulated(micro_step, state, batch, key, keep_prob, accumulate):
     """Averages the gradients of micro-batches; BN statistics pass from one to the next."""
     # Row i goes to micro-batch i % accumulate: each device keeps the rows it has.
     micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
@@ -95,7 +119,7 @@ def _accumulated(micro_step, state, batch, key, keep_probs, accumulate):
         grads, batch_stats = carry
         index, micro_batch = inputs
         new, batch_stats, metrics = micro_step(
-            state["params"], batch_stats, micro_batch, jax.random.fold_in(key, index), keep_probs
+            state["params"], batch_stats, micro_batch, jax.random.fold_in(key, index), keep_prob
         )
         return (jax.tree.map(jnp.add, grads, new), batch_stats), metrics
 
@@ -108,51 +132,31 @@ def _accumulated(micro_step, state, batch, key, keep_probs, accumulate):
     return jax.tree.map(lambda g: g / accumulate, grads), batch_stats, metrics
 
 
-def site_sums(out) -> dict:
-    """For each drop site of a model's output, sums over the batch.
-
-    Returns:
-      `{site: {"count", "dropped", "expected_dropped", "seeds"}}`, float32 scalars: examples,
-      their dropped fractions, the expectation of those, and the expected number of seeds.
-    """
-    sites = {}
-    for name, kept in out["kept"].items():
-        expected = out["expected"][name]
-        count = jnp.float32(kept.shape[0])
-        sites[name] = {
-            "count": count,
-            "dropped": jnp.sum(1.0 - kept),
-            "expected_dropped": count * (1.0 - expected["kept"]),
-            "seeds": expected["seeds"],
-        }
-    return sites
-
-
-def make_eval_step(task, network, *, keep_prob=1.0, dropping=False, by_device=lambda fn: fn):
-    """Makes `(variables, batch, key) -> (sums, predictions)`.
+def make_eval_step(task, network, *, drop: bool, by_device=lambda fn: fn):
+    """Makes `(variables, batch, key, keep_prob) -> (sums, predictions)`.
 
     The sums are over the batch's examples that its mask keeps, and `skipped` counts those that
     could not be read; the predictions are the task's, for each example, with that mask.
     `by_device` is `sharding.by_device` of the mesh, for what a device should do by itself.
 
-    With `dropping` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the
-    paper's Figure 5.
+    With `drop` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the paper's
+    Figure 5. Else key and keep_prob are without effect.
     """
 
-    def eval_step(variables, batch, key):
+    def eval_step(variables, batch, key, keep_prob):
         out, _ = network.apply(
             variables["params"],
             variables["batch_stats"],
             task.inputs(batch),
             train=False,
             keep_prob=keep_prob,
-            rng=state_lib.stream(key, "eval_drop") if dropping else None,
+            rng=state_lib.stream(key, "eval_drop") if drop else None,
         )
         predictions = task.predict(out, batch, by_device)
         sums = {
             "sums": task.eval_sums(predictions, batch),
             "skipped": batch["skipped"].sum(),
-            "sites": site_sums(out),
+            "sites": site_sums(out["sites"]),
         }
         return sums, predictions | {"mask": batch["mask"]}
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
 
@@ -64,7 +65,7 @@ ROWS = {
 
 
 def plan_of(config):
-    return make_plan(config, lambda config: make_task(config, need_data=False))
+    return make_plan(config, make_task, jax.devices()[:1], need_data=False)
 
 
 @pytest.mark.parametrize("variant", ROWS)

@@ -191,7 +191,7 @@ def test_the_learning_rates_are_the_papers(variant, epochs, drops):
 def test_the_network_has_the_papers_size_and_schedule():
     config = coco_retinanet.get_config("block5")
     config.data.dir = "nowhere"
-    plan = make_plan(config, lambda config: make_task(config, need_data=False))
+    plan = make_plan(config, make_task, jax.devices()[:1], need_data=False)
     assert [float(plan.keep_prob(step)) for step in (0, 277_200)] == pytest.approx([1, 0.9])
     assert plan.task.anchors.shape == (76_725, 4)
     parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.network.params))
@@ -216,7 +216,7 @@ def test_every_small_config_builds(family, variant):
     config = family.get_config(variant)
     if config.data.num_classes is None:
         config.data.update({"num_classes": 7, "num_train_examples": 99, "num_eval_examples": 9})
-    plan = make_plan(config, lambda config: make_task(config, need_data=False))
+    plan = make_plan(config, make_task, jax.devices()[:1], need_data=False)
     assert plan.total_steps > 0
     assert plan.task.drops == (variant != "baseline")
 

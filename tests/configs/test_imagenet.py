@@ -142,7 +142,7 @@ def test_the_fields_are_the_papers(variant):
 def plan_of(variant):
     config = imagenet_resnet50.get_config(variant)
     config.data.dir = "nowhere"
-    return make_plan(config, lambda config: make_task(config, need_data=False))
+    return make_plan(config, make_task, jax.devices()[:1], need_data=False)
 
 
 @pytest.mark.parametrize("variant", ROWS)

@@ -110,7 +110,7 @@ def test_every_row_of_the_table_is_a_variant():
 
 def plan_of(config):
     config.data.dir = "nowhere"
-    return make_plan(config, lambda config: make_task(config, need_data=False))
+    return make_plan(config, make_task, jax.devices()[:1], need_data=False)
 
 
 def test_the_papers_schedules():

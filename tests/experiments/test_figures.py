@@ -5,6 +5,7 @@ import csv
 import json
 import re
 
+import jax
 import pytest
 
 import processes
@@ -105,7 +106,7 @@ def test_the_ablation_changes_one_thing_at_a_time():
         drop = config.to_dict()["drop"]
         changed = [name for name in drop if drop[name] != base[name]]
         assert len(changed) == 1, row.name
-        plan = make_plan(config, make_task)
+        plan = make_plan(config, make_task, jax.devices()[:1])
         if row.name == "no_scale":
             assert plan.task.drop.normalize is None
 

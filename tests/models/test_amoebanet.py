@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.amoebanet import AmoebaNet
+from models.amoebanet import NORM, AmoebaNet
 from models.cell_tables import CELLS, Cells, Table
-from models.cells import Cell, Dropping, FactorizedReduction, Feature, Kernel, Stage
-from models.dropping import Drop, SitePlan
+from models.cells import Cell, FactorizedReduction, Feature, Kernel, Stage
+from models.drop import Drop, Sites
+from models.layers import Layers
 
 NO_DROP = Drop()
 DROP = Drop("dropblock", {"last_half": 1.0}, block_size=3)
-OFF = Dropping(1.0, None, None, None)
 
 # A cell of few operations, so that tests of the skeleton compile in seconds.
 LIGHT = Cells(
@@ -29,13 +29,17 @@ LIGHT = Cells(
 
 def make(cells=LIGHT, cells_per_stack=1, filters=8, classes=10, seed=0, **arguments):
     rngs = nnx.Rngs(params=jax.random.key(seed))
-    arguments = {"image_size": 32, "stem": "small", "stem_stride": 2} | arguments
+    arguments = {"image_size": 32, "stem": "small", "stem_stride": 2, "platform": "cpu"} | arguments
     return AmoebaNet(cells, cells_per_stack, filters, classes, rngs=rngs, **arguments)
 
 
 def at_331(cell, cells_per_stack, filters, **arguments):
-    arguments = {"aux_head": False, "stem": "imagenet"} | arguments
+    arguments = {"aux_head": False, "stem": "imagenet", "platform": "tpu"} | arguments
     return make(CELLS[cell], cells_per_stack, filters, classes=1000, image_size=331, **arguments)
+
+
+def layers():
+    return Layers(NORM, jnp.float32, "cpu", nnx.Rngs(params=0))
 
 
 def parameters(model):
@@ -66,9 +70,7 @@ def multiply_adds(jaxpr):
         pytest.param("B", 6, 512, 557.3, None, marks=pytest.mark.slow),
     ],
 )
-def test_published_sizes(monkeypatch, cell, cells_per_stack, filters, millions, billions):
-    # The forms that are quick on a CPU are no convolutions, and would not be counted.
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+def test_published_sizes(cell, cells_per_stack, filters, millions, billions):
     counted = []
 
     def forward(x):
@@ -101,7 +103,7 @@ def test_output_sizes_of_all_cells_at_331():
     sizes |= {f"cell{i}": (21, 2048) for i in range(6, 12)} | {"reduction1": (11, 2048)}
     sizes |= {f"cell{i}": (11, 4096) for i in range(12, 18)}
     out = traced()
-    others = {"logits", "aux_logits", "kept", "expected", "maps"}
+    others = {"logits", "aux_logits", "kept", "sites"}
     assert set(out) == set(sizes) | others
     for name, (size, channels) in sizes.items():
         assert out[name].shape == (2, size, size, channels), name
@@ -132,7 +134,7 @@ def test_drop_sites_are_after_every_norm_and_on_every_skip_of_the_last_half():
     out = traced()
     sites = set(out["kept"]) - {"head"}
     assert sites == expected and len(sites) == 120
-    maps = {name: out["maps"][name].shape for name in sites}
+    maps = {name: out["sites"][name].map_shape.shape for name in sites}
     assert {size for name, size in maps.items() if "cell9." in name} == {(21, 21)}
     assert {size for name, size in maps.items() if "cell17." in name} == {(11, 11)}
     assert set(maps.values()) == {(21, 21), (11, 11)}
@@ -142,22 +144,17 @@ def test_drop_sites_are_after_every_norm_and_on_every_skip_of_the_last_half():
 
 
 def test_paths_are_dropped_after_every_operation_but_none():
-    """And the generic description of DropPath drops the same ones."""
+    """As ScheduledDropPath does."""
     drop = Drop("drop_path", {"first_half": 1.0, "last_half": 1.0})
 
-    def forward(x, key, drop=NO_DROP, **arguments):
-        return make(CELLS["B"], drop=drop)(x, train=True, rng=key, **arguments)
+    def sites(x, key):
+        return make(CELLS["B"], drop=drop)(x, train=True, rng=key)["kept"]
 
-    def sites(**arguments):
-        x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-        run = functools.partial(forward, **arguments)
-        return set(jax.eval_shape(run, x, jax.random.key(0))["kept"]) - {"head"}
-
-    own = {name.removeprefix("path.") for name in sites(path_keep_prob=jnp.float32(0.7))}
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    found = set(jax.eval_shape(sites, x, jax.random.key(0))) - {"head"}
     # Of the ten operations of each of the five cells, two are none.
-    assert len(own) == 5 * 8 and "last_half.cell2.h6.right" in own
-    assert not any(name.startswith("last_half.cell2.h3.left") for name in own)
-    assert {name.removesuffix(".path") for name in sites(drop=drop)} == own
+    assert len(found) == 5 * 8 and "last_half.cell2.h6.right.path" in found
+    assert not any(name.startswith("last_half.cell2.h3.left") for name in found)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +172,8 @@ def test_the_last_half_of_the_normal_cells_and_what_stands_between_them(cells_pe
 
 
 def test_initialisers_are_tensorflows():
-    rngs = nnx.Rngs(params=0)
     depthwise = Kernel((3, 3), 512, depthwise=True)
-    stage = Stage(512, [depthwise, Kernel((1, 1), 256)], site=None, dtype=jnp.float32, rngs=rngs)
+    stage = Stage(512, [depthwise, Kernel((1, 1), 256)], site=None, layers=layers())
     per_channel, pointwise = (np.asarray(conv.kernel[...]) for conv in stage.convs)
     # Fan-out of a depthwise kernel is 9 in TensorFlow, where it is [3, 3, channels, 1].
     assert per_channel.std() == pytest.approx((2 / 9) ** 0.5, rel=0.03)
@@ -234,12 +230,13 @@ def literal_stages(params, x):
 def test_the_normal_cell_of_b_is_its_table_by_hand():
     @jax.jit
     def run(current, previous):
-        plan, rngs = SitePlan(NO_DROP), nnx.Rngs(params=0)
         features = Feature(12, 0), Feature(6, 0)
-        options = {"name": "cell", "plan": plan, "paths": plan, "dtype": jnp.float32, "rngs": rngs}
+        options = {"name": "cell", "sites": Sites(NO_DROP), "layers": layers()}
         cell = Cell(CELLS["B"].normal, 8, 1, *features, **options)
         assert cell.output == (32, 0)
-        return cell(current, previous, True, OFF)[0], nnx.to_pure_dict(nnx.state(cell, nnx.Param))
+        return cell(current, previous, True, 1.0, None)[0], nnx.to_pure_dict(
+            nnx.state(cell, nnx.Param)
+        )
 
     random = np.random.default_rng(0)
     current, previous = (random.normal(size=(2, 6, 5, channels)) for channels in (12, 6))
@@ -260,11 +257,9 @@ def test_the_normal_cell_of_b_is_its_table_by_hand():
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_factorized_reduction_by_hand(size):
-    layer = FactorizedReduction(
-        3, 5, relu=True, site=None, dtype=jnp.float32, rngs=nnx.Rngs(params=0)
-    )
+    layer = FactorizedReduction(3, 5, relu=True, site=None, layers=layers())
     x = np.random.default_rng(0).normal(size=(2, size, size, 3))
-    got, _ = layer(jnp.asarray(x, jnp.float32), True, OFF)
+    got, _ = layer(jnp.asarray(x, jnp.float32), True, 1.0, None)
     kernels = [np.asarray(conv.kernel[0, 0], np.float64) for conv in layer.convs]
     assert [kernel.shape for kernel in kernels] == [(3, 2), (3, 3)]
     x = relu(x)
@@ -296,7 +291,7 @@ def trained(remat):
 
         def loss(params):
             model = nnx.merge(graphdef, params, stats, copy=True)
-            out = model(x, train=True, keep_prob=0.6, path_keep_prob=jnp.float32(0.5), rng=key)
+            out = model(x, train=True, keep_prob=0.6, rng=key)
             total = (out["logits"] ** 2).sum() + (out["aux_logits"] ** 2).sum()
             return total, (out, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
@@ -318,19 +313,15 @@ def test_a_cell_under_remat_draws_the_same_masks_again(key):
     def run(transform, remat=False):
         @jax.jit
         def gradients(x, key):
-            plan = SitePlan(drop)
-            paths = SitePlan(Drop("drop_path", {"path": 1.0}))
-            options = {"name": "cell", "plan": plan, "paths": paths, "dtype": jnp.float32}
             feature = Feature(3, 0)
-            options |= {"remat": remat, "rngs": nnx.Rngs(params=0)}
+            options = {"name": "cell", "sites": Sites(drop), "layers": layers(), "remat": remat}
             cell = Cell(LIGHT.normal, 4, 1, feature, feature, **options)
             graphdef, params, stats = nnx.split(cell, nnx.Param, nnx.BatchStat)
-            drops = Dropping(0.6, 0.5, key, jax.random.fold_in(key, 1))
 
             def loss(params):
                 cell = nnx.merge(graphdef, params, stats, copy=True)
                 call = transform(Cell.__call__)
-                out, reports = call(cell, x, x, True, drops)
+                out, reports = call(cell, x, x, True, 0.6, key)
                 kept = {name: report.kept for name, report in reports.items()}
                 return (out**2).sum(), (out, kept, nnx.state(cell, nnx.BatchStat))
 
@@ -353,7 +344,7 @@ def test_remat_changes_nothing_but_memory(kind):
     plain, remat = trained("none"), trained(kind)
     kept = plain[0]["kept"]
     jax.tree.map(np.testing.assert_array_equal, kept, remat[0]["kept"])
-    for place in ("head", "path.", "last_half."):  # or nothing is compared
+    for place in ("head", "last_half."):  # or nothing is compared
         assert min(float(k.min()) for name, k in kept.items() if name.startswith(place)) < 1
     same(plain, remat)
 
@@ -368,17 +359,16 @@ def test_every_parameter_has_a_gradient_and_every_norm_is_updated():
 
 
 @pytest.mark.parametrize(
-    ("model", "call"),
+    "model",
     [
-        ({"drop": DROP, "head_keep_prob": 1.0}, {}),
-        ({}, {}),  # the head's dropout would be silently off
-        ({"head_keep_prob": 1.0}, {"path_keep_prob": 0.7}),
+        {"drop": DROP, "head_keep_prob": 1.0},
+        {},  # the head's dropout would be silently off
     ],
 )
-def test_training_that_should_drop_needs_a_key(model, call):
+def test_training_that_should_drop_needs_a_key(model):
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     with pytest.raises(ValueError, match="rng must be a JAX key"):
-        jax.eval_shape(lambda x: make(**model)(x, train=True, **call), x)
+        jax.eval_shape(lambda x: make(**model)(x, train=True), x)
     jax.eval_shape(lambda x: make(head_keep_prob=1.0)(x, train=True), x)  # nothing to drop
 
 
@@ -402,7 +392,7 @@ def test_dropping_in_eval_mode(key):
     kept = dropped["kept"]
     assert len(kept) == 1 + 4  # the head; in cell2 two inputs, one convolution, one skip
     assert all(float(k.min()) < 1 for k in kept.values())
-    assert dropped["expected"]["head"]["kept"] == pytest.approx(0.25)
+    assert dropped["sites"]["head"].expected == pytest.approx(0.25)
     assert 0.1 < float(kept["head"].mean()) < 0.45
 
 

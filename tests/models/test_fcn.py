@@ -1,14 +1,17 @@
 """FCN: sizes, parameters, drop sites, and where its logits lie."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from models.dropping import Drop
+from models.drop import Drop
 from models.fcn import FCN
 from models.fpn import upsample
+from models.resnet import ResNet
 
 SMALL = {
     "stem": "small",
@@ -22,8 +25,10 @@ SMALL = {
 }
 
 
-def make(depth=10, classes=3, **arguments):
-    return FCN(depth, classes, rngs=nnx.Rngs(params=jax.random.key(0)), **arguments)
+def make(depth=10, classes=3, stem="imagenet", stem_stride=1, width_multiplier=1.0, **arguments):
+    options = {"stem": stem, "stem_stride": stem_stride, "width_multiplier": width_multiplier}
+    backbone = functools.partial(ResNet, depth, **options)
+    return FCN(backbone, classes, rngs=nnx.Rngs(params=jax.random.key(0)), **arguments)
 
 
 def trace(size, depth=10, channels=3, **arguments):
@@ -42,7 +47,7 @@ def test_maps_and_sites_at_513():
     out = jax.eval_shape(
         call, jax.ShapeDtypeStruct((2, 513, 513, 3), jnp.float32), jax.random.key(0)
     )
-    assert {name: seen.shape for name, seen in out["maps"].items()} == {
+    assert {name: report.map_shape.shape for name, report in out["sites"].items()} == {
         f"head.conv{number}.p{level}": (side, side)
         for number in (1, 2, 3)
         for level, side in ((3, 65), (4, 33), (5, 17))
@@ -143,7 +148,7 @@ def test_a_key_is_needed_and_places_must_match():
     ("arguments", "message"),
     [
         ({"classes": 0}, "num_classes.*0"),
-        ({"stem": "small", "stem_stride": 3}, "stem_stride.*power of two.*3"),
+        ({"stem": "small", "stem_stride": 3}, "strides of a backbone must be powers of two, got 3"),
         ({"min_level": 1}, "min_level.*2, 3, 4, 5.*1 and 5"),
         ({"max_level": 4}, "max_level at least 5.*3 and 4"),
     ],

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.dropping import Drop, SitePlan
-from models.fpn import FPN, PyramidHead, upsample
+from models.drop import Drop, Sites
+from models.fpn import FPN, NORM, PyramidHead, upsample
+from models.layers import Layers
 
 NO_DROP = Drop()
 
 
+def layers():
+    return Layers(NORM, jnp.float32, None, nnx.Rngs(params=0))
+
+
 def make_fpn(backbone, drop=NO_DROP, **arguments):
-    return FPN(backbone, plan=SitePlan(drop), rngs=nnx.Rngs(params=0), **arguments)
+    return FPN(backbone, sites=Sites(drop), layers=layers(), **arguments)
 
 
 def test_levels_are_summed_from_coarse_to_fine():
@@ -71,9 +76,7 @@ def test_bilinear_upsampling_of_a_row():
 
 def make_head(drop=NO_DROP, **arguments):
     arguments = {"num_convs": 2, "channels": 4, "bias": -4.6, **arguments}
-    return PyramidHead(
-        "head", ("p1", "p2"), 3, 5, plan=SitePlan(drop), rngs=nnx.Rngs(params=0), **arguments
-    )
+    return PyramidHead("head", ("p1", "p2"), 3, 5, sites=Sites(drop), layers=layers(), **arguments)
 
 
 def test_heads_share_convolutions_and_not_batch_norm():

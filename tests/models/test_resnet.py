@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.dropping import Drop
-from models.resnet import DEPTHS, ConvNorm, Norm, ResNet
+from models.drop import Drop
+from models.layers import Layers, Norm
+from models.resnet import DEPTHS, NORM, ConvNorm, ResNet
 
 NO_DROP = Drop()
 DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
+
+
+def layers():
+    return Layers(NORM, jnp.float32, "cpu", nnx.Rngs(params=0))
 
 
 def make(depth=18, classes=10, seed=0, **arguments):
@@ -21,6 +26,7 @@ def make(depth=18, classes=10, seed=0, **arguments):
 
 def small(**arguments):
     defaults = {"depth": 10, "stem": "small", "width_multiplier": 1 / 16, "in_channels": 1}
+    defaults["platform"] = "cpu"
     return make(**(defaults | arguments))
 
 
@@ -41,7 +47,7 @@ def run(x, rng=None, *, train, keep_prob=1.0, drop=NO_DROP, dtype=jnp.float32):
 
 
 def shapes(out):
-    return {name: x.shape for name, x in out.items() if name not in ("kept", "expected", "maps")}
+    return {name: x.shape for name, x in out.items() if name not in ("kept", "sites")}
 
 
 def trace(size, channels=3, batch=2, train=False, **arguments):
@@ -114,7 +120,7 @@ def test_sites_of_resnet50_are_36_and_each_reports_each_example():
     assert len(out["kept"]) == (6 + 3) * 4
     assert {"group3.block1.conv1", "group4.block3.skip"} <= set(out["kept"])
     assert all(kept.shape == (2,) and kept.dtype == jnp.float32 for kept in out["kept"].values())
-    assert out["kept"].keys() == out["expected"].keys()
+    assert out["kept"].keys() == out["sites"].keys()
 
 
 def test_sites_see_the_map_before_the_stride():
@@ -123,10 +129,10 @@ def test_sites_see_the_map_before_the_stride():
     @jax.jit  # of which only the expectations, functions of the shapes, are ever computed
     def expectations(x, key):
         model = make(50, 10, width_multiplier=1 / 64, drop=Drop("dropblock", {"group4": 1.0}))
-        return model(x, train=False, keep_prob=0.9, rng=key)["expected"]
+        return model(x, train=False, keep_prob=0.9, rng=key)["sites"]
 
     out = expectations(jnp.ones((1, 224, 224, 3)), jax.random.key(0))
-    expected = {name: float(e["kept"]) for name, e in out.items()}
+    expected = {name: float(report.expected) for name, report in out.items()}
     assert expected["group4.block1.conv1"] == pytest.approx(0.9071, abs=5e-5)
     assert expected["group4.block1.conv2"] == pytest.approx(0.9, abs=1e-6)
     assert expected["group4.block1.skip"] == pytest.approx(0.9, abs=1e-6)
@@ -134,14 +140,14 @@ def test_sites_see_the_map_before_the_stride():
 
 def test_places_have_their_factors(key):
     out = run(jnp.ones((2, 28, 28, 1)), key, train=True, keep_prob=0.6, drop=DROP)
-    for site, expected in out["expected"].items():
+    for site, report in out["sites"].items():
         # Block 3 on 7x7 or 4x4 keeps a little more than asked: overlaps.
         factor = 0.25 if site.startswith("group3") else 1.0
-        assert 0 <= float(expected["kept"]) - (1 - factor * 0.4) < 0.08, site
+        assert 0 <= float(report.expected) - (1 - factor * 0.4) < 0.08, site
 
 
 def test_initialisers():
-    layer = ConvNorm(64, 128, 3, zero_scale=True, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    layer = ConvNorm(64, 128, 3, zero_scale=True, layers=layers())
     kernel = np.asarray(layer.conv.kernel[...])
     # Scale 1, fan-in, truncated at 2 sigma and rescaled to keep the variance.
     sigma = (9 * 64) ** -0.5
@@ -165,7 +171,7 @@ def test_a_block_starts_as_the_identity():
 @pytest.mark.parametrize(("size", "stride"), [(7, 2), (3, 2), (1, 2), (3, 1)])
 @pytest.mark.parametrize("side", [14, 15])
 def test_padding_of_strided_convolutions_is_fixed(size, stride, side):
-    layer = ConvNorm(2, 3, size, stride, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    layer = ConvNorm(2, 3, size, stride, layers=layers())
     x = jax.random.normal(jax.random.key(0), (1, side, side, 2))
     total = size - 1
     pads = (total // 2, total - total // 2)

@@ -23,7 +23,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def batch(task):
-    return next(task.eval_batches(rows=slice(None)))
+    return next(task.eval_batches(batch_size=8, rows=slice(None)))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_detections_are_in_the_pixels_of_the_original(task, right, predict):
 
 def test_predictions_do_not_depend_on_the_number_of_devices(task, batch, out, predict, key):
     out = noisy(out, key)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(jax.devices())
     one = predict(out, batch)
     eight = jax.jit(lambda out, batch: task.predict(out, batch, sharding.by_device(mesh)))(
         *jax.device_put((out, batch), sharding.by_batch(mesh))

@@ -182,18 +182,16 @@ def test_an_image_shifted_by_the_stride_is_a_cell_further():
 @pytest.fixture(scope="module")
 def evaluations():
     """The plan, and what an evaluation of a new network finds on 1 and on 8 devices."""
-    plan = make_plan(tiny(), make_task)
     found = []
     for devices in (1, 8):
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        create = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))
-        state = create(jax.random.key(0))
+        plan = make_plan(tiny(), make_task, jax.devices()[:devices])
+        state = plan.create()
         # Random: a new head says nothing but the first class.
         kernel = np.random.default_rng(0).normal(0, 1, state["params"]["output"]["kernel"].shape)
         state["params"]["output"]["kernel"] = jnp.asarray(kernel, jnp.float32)
         variables = {name: state[name] for name in ("params", "batch_stats")}
-        variables = jax.device_put(variables, sharding.replicated(mesh))
-        found.append(make_evaluate(plan, mesh)(variables, jax.random.key(0)))
+        variables = jax.device_put(variables, sharding.replicated(plan.mesh))
+        found.append(make_evaluate(plan)(variables))
     return plan, found
 
 
@@ -259,21 +257,17 @@ def test_shapes_are_those_of_the_data(task):
 @pytest.mark.slow  # its short form: the loss above, and any network's in test_step.py
 def test_eight_devices_train_as_one_and_a_run_goes_on_where_it_was():
     """The first step with a drop kind on 1 and 8 devices; batches from step 1 on are the same."""
-    plan = make_plan(tiny({"drop.schedule": "constant"}, "dropblock"), make_task)
+    config = tiny({"drop.schedule": "constant"}, "dropblock")
+    plans = [make_plan(config, make_task, jax.devices()[:devices]) for devices in (1, 8)]
+    plan = plans[0]
     batches = plan.task.train_batches(start_step=0, rows=slice(None))
     first, second = next(batches), next(batches)
     sought = next(plan.task.train_batches(start_step=1, rows=slice(None)))
     assert all((second[name] == sought[name]).all() for name in second)
     first.pop("skipped")
-    found = []
-    for devices in (1, 8):
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        replicated = sharding.replicated(mesh)
-        state = jax.jit(plan.create, out_shardings=replicated)(jax.random.key(0))
-        key = jax.device_put(jax.random.key(0), replicated)
-        found.append(plan.train_step(mesh)(state, sharding.put_batch(mesh, first), key))
+    found = [plan.train_step(plan.create(), plan.put_batch(first), plan.key) for plan in plans]
     (one, one_metrics), (eight, eight_metrics) = found
-    kept = [sum(s["dropped"] for s in m["sites"].values()) for m in (one_metrics, eight_metrics)]
+    kept = [sum(s.dropped for s in m["sites"].values()) for m in (one_metrics, eight_metrics)]
     assert kept[0] > 0
     np.testing.assert_allclose(*kept, rtol=1e-6)
     np.testing.assert_allclose(one_metrics["loss"], eight_metrics["loss"], rtol=1e-4)

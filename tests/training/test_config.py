@@ -9,6 +9,8 @@ import pytest
 from configs import defaults
 from training import config as config_lib
 from training.config import ConfigError
+from training.files import write
+from training.plan import lengths
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def config():
 def test_a_folder_keeps_its_config(tmp_path, config):
     folder = tmp_path / "new"
     config_lib.check_same(folder, config)  # there is none
-    config_lib.write(folder / "config.json", config_lib.to_json(config))
+    write(folder / "config.json", config_lib.to_json(config))
     config_lib.check_same(folder, config)
     assert json.loads((folder / "config.json").read_text())["drop"]["sites"] == ["conv", "skip"]
     config.drop.keep_prob = 0.8
@@ -73,7 +75,7 @@ def test_a_damaged_or_missing_config_is_named(tmp_path):
 )
 def test_lengths(config, epochs, steps, batch, examples, expected):
     config.epochs, config.steps, config.batch_size = epochs, steps, batch
-    assert config_lib.steps(config, examples) == expected
+    assert lengths(config, examples) == expected
 
 
 @pytest.mark.parametrize(
@@ -88,4 +90,4 @@ def test_lengths(config, epochs, steps, batch, examples, expected):
 def test_wrong_lengths_are_refused(config, fields, message):
     config.update(fields)
     with pytest.raises(ConfigError, match=message):
-        config_lib.steps(config, 1000)
+        lengths(config, 1000)

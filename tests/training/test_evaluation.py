@@ -7,7 +7,6 @@ import pytest
 
 import tiny
 from tasks import make_task
-from training import sharding
 from training.evaluation import make_evaluate
 from training.plan import make_plan
 from training.state import variables
@@ -15,16 +14,14 @@ from training.state import variables
 
 @pytest.fixture(scope="module")
 def plan():
-    return make_plan(tiny.get_config(), make_task)
+    return make_plan(tiny.get_config(), make_task, jax.devices())
 
 
 @pytest.fixture(scope="module")
 def evaluate(plan):
     """`() -> Evaluation` of a fresh network, on eight devices."""
-    mesh = sharding.make_mesh()
-    start = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
-    run = make_evaluate(plan, mesh)
-    return lambda **options: run(variables(start), jax.random.key(0), **options)
+    start, run = variables(plan.create()), make_evaluate(plan)
+    return lambda **options: run(start, **options)
 
 
 def test_only_process_0_draws(evaluate, monkeypatch):
@@ -32,6 +29,8 @@ def test_only_process_0_draws(evaluate, monkeypatch):
     assert found.metrics["examples"] == 50 and found.picture is not None
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert evaluate() == (found.metrics, None, {})
+    monkeypatch.undo()
+    assert evaluate(draw=False) == (found.metrics, None, {})
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
@@ -39,7 +38,7 @@ def test_a_missing_example_is_noticed_on_any_number_of_hosts(plan, evaluate, mon
     whole = plan.task.eval_batches
     monkeypatch.setattr(jax, "process_count", lambda: hosts)
     monkeypatch.setattr(
-        plan.task, "eval_batches", lambda rows: itertools.islice(whole(rows=rows), 3)
+        plan.task, "eval_batches", lambda **options: itertools.islice(whole(**options), 3)
     )
     with pytest.raises(RuntimeError, match="evaluated 48 and skipped 0 of 50 examples"):
         evaluate()

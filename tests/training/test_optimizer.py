@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from configs import defaults
-from training.optimizer import learning_rate_schedule, make_optimizer
+from training.optimizer import decays, learning_rate_schedule, make_optimizer
 
 
 def schedule(total=1000, per_epoch=10, batch=256, **fields):
@@ -73,13 +74,13 @@ def test_sgd_is_the_authors(nesterov):
     config = defaults.get_config().optimizer
     config.update({"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01})
     rates = [0.1, 0.2, 0.3]
-    tx = make_optimizer(config, {"kernel": True, "scale": False})
     params = {"kernel": jnp.array([1.0, -2.0]), "scale": jnp.array([3.0])}
-    state = tx.init(params)
+    optimizer = make_optimizer(config, params)
+    state = optimizer(0.0).init(params)
     literal, velocity = {k: np.array(v) for k, v in params.items()}, {"kernel": 0, "scale": 0}
     for step, rate in enumerate(rates):
         grads = {"kernel": jnp.array([0.5, 0.1 * step]), "scale": jnp.array([1.0])}
-        updates, state = tx.update(grads, state, params, learning_rate=rate)
+        updates, state = optimizer(rate).update(grads, state, params)
         params = optax.apply_updates(params, updates)
         for name in literal:
             # TensorFlow's momentum: the L2 term is part of the gradient, the rate outside it.
@@ -94,11 +95,10 @@ def test_sgd_is_the_authors(nesterov):
 def test_clipping_bounds_the_gradient_as_a_whole():
     config = defaults.get_config().optimizer
     config.update({"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "clip_norm": 1.0})
-    tx = make_optimizer(config, {"w": True})
-    params = {"w": jnp.zeros(2)}
-    grads = {"w": jnp.array([3.0, 4.0])}
-    updates, _ = tx.update(grads, tx.init(params), params, learning_rate=1.0)
-    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+    params = {"kernel": jnp.zeros(2)}
+    tx = make_optimizer(config, params)(1.0)
+    updates, _ = tx.update({"kernel": jnp.array([3.0, 4.0])}, tx.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [-0.6, -0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 1e-3])
@@ -107,13 +107,13 @@ def test_rmsprop_is_tensorflows(epsilon):
     config = defaults.get_config().optimizer
     config.update({"name": "rmsprop", "momentum": 0.9, "nesterov": False, "weight_decay": 0.01})
     config.update({"rms_decay": 0.8, "rms_epsilon": epsilon, "decay_biases": False})
-    tx = make_optimizer(config, {"kernel": True, "bias": True, "scale": False})
     params = {
         "kernel": jnp.array([1.0, -2.0]),
         "bias": jnp.array([0.5]),
         "scale": jnp.array([3.0]),
     }
-    state = tx.init(params)
+    optimizer = make_optimizer(config, params)
+    state = optimizer(0.0).init(params)
     variables = {name: np.array(value, np.float64) for name, value in params.items()}
     mean_square = {name: np.ones_like(value) for name, value in variables.items()}
     momentum = {name: np.zeros_like(value) for name, value in variables.items()}
@@ -123,7 +123,7 @@ def test_rmsprop_is_tensorflows(epsilon):
             "bias": jnp.array([-0.2]),
             "scale": jnp.array([1.0 - step]),
         }
-        updates, state = tx.update(grads, state, params, learning_rate=rate)
+        updates, state = optimizer(rate).update(grads, state, params)
         params = optax.apply_updates(params, updates)
         for name in variables:
             grad = np.array(grads[name]) + (0.01 * variables[name] if name == "kernel" else 0)
@@ -148,4 +148,35 @@ def test_wrong_optimizers_are_refused(fields):
     config = defaults.get_config().optimizer
     config.update(fields)
     with pytest.raises(ValueError, match=next(iter(fields))):
-        make_optimizer(config, {"w": True})
+        make_optimizer(config, {})
+
+
+def test_weight_decay_goes_by_names():
+    layer = {"kernel": 0, "bias": 0}
+    params = {"conv": layer, "group": {"norm": {"scale": 0, "bias": 0}, "dense": layer}}
+    expected = {"kernel": True, "bias": True}
+    spared = {"scale": False, "bias": False}
+    assert decays(params, biases=True) == {
+        "conv": expected,
+        "group": {"norm": spared, "dense": expected},
+    }
+    of_kernels = {"kernel": True, "bias": False}
+    assert decays(params, biases=False) == {
+        "conv": of_kernels,
+        "group": {"norm": spared, "dense": of_kernels},
+    }
+    # A layer of a new kind must not decay, or not, in silence.
+    with pytest.raises(ValueError, match="no rule of weight decay for parameter head.gain"):
+        decays({"head": {"gain": 0}}, biases=True)
+
+
+def test_weight_decay_spares_every_normalisation_of_flax():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            norms = (nnx.LayerNorm, nnx.RMSNorm, nnx.BatchNorm, nnx.InstanceNorm)
+            self.norms = nnx.List([norm(4, rngs=rngs) for norm in norms])
+            self.dense = nnx.Linear(4, 4, rngs=rngs)
+
+    params = nnx.to_pure_dict(nnx.state(Model(nnx.Rngs(0)), nnx.Param))
+    found = decays(params, biases=True)
+    assert not any(jax.tree.leaves(found["norms"])) and all(jax.tree.leaves(found["dense"]))

@@ -1,5 +1,6 @@
 """What a config may not say."""
 
+import jax
 import pytest
 
 import tiny
@@ -23,4 +24,4 @@ def test_wrong_fields_are_named(field, value):
     config = tiny.get_config()
     config[field] = value
     with pytest.raises(ConfigError, match=f"{field}.* got {value}"):
-        make_plan(config, make_task)
+        make_plan(config, make_task, jax.devices()[:1])

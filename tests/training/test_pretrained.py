@@ -8,8 +8,9 @@ import tiny
 import tiny_detection
 from tasks import make_task
 from training import config as config_lib
-from training import pretrained, sharding
+from training import pretrained
 from training.config import ConfigError
+from training.files import write
 from training.plan import make_plan
 
 
@@ -22,15 +23,14 @@ def classifier(tmp_path_factory):
 def load(folder, **fields):
     config = tiny_detection.get_config()
     config.update_from_flattened_dict({"pretrained": str(folder)} | fields)
-    plan = make_plan(config, make_task)
-    return plan, pretrained.load_backbone(plan, make_task, sharding.make_mesh())
+    plan = make_plan(config, make_task, jax.devices()[:1])
+    return plan, pretrained.load_backbone(plan, make_task)
 
 
 def test_the_backbone_is_the_classifiers_average(classifier):
     workdir, state = classifier
     plan, backbone = load(workdir)
-    shapes = jax.eval_shape(plan.create, jax.random.key(0))
-    new = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    new = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), plan.abstract_state)
     loaded = pretrained.with_backbone(new, backbone)
     assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, new)
     for name in ("params", "batch_stats"):
@@ -65,18 +65,18 @@ def test_what_is_no_classifiers_run_is_named(classifier, tmp_path):
     ):
         load(tmp_path / "nowhere")
     config = config_lib.to_json(tiny_detection.get_config())
-    config_lib.write(tmp_path / "config.json", config)
+    write(tmp_path / "config.json", config)
     with pytest.raises(ConfigError, match="holds a run of detection with a retinanet"):
         load(tmp_path)
     text = (classifier[0] / "checkpoints" / "config.json").read_text()
-    config_lib.write(tmp_path / "config.json", text)
-    with pytest.raises(ConfigError, match="where no checkpoint has been saved"):
+    write(tmp_path / "config.json", text)
+    with pytest.raises(ConfigError, match="there is no checkpoint in"):
         load(tmp_path)
 
 
 def test_a_network_without_a_backbone_is_named(classifier):
     config = tiny.get_config()
     config.pretrained = str(classifier[0])
-    plan = make_plan(config, make_task)
+    plan = make_plan(config, make_task, jax.devices()[:1])
     with pytest.raises(ConfigError, match="has no backbone to load"):
-        pretrained.load_backbone(plan, make_task, sharding.make_mesh())
+        pretrained.load_backbone(plan, make_task)

@@ -1,5 +1,8 @@
 """One step: the same on any number of devices, and the same as its parts done by hand."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +10,25 @@ import optax
 import pytest
 
 from configs import mnist_resnet
+from models.drop import MapShape, SiteReport
 from tasks import make_task
 from training import sharding
 from training import state as state_lib
+from training.optimizer import decays
 from training.plan import make_plan
 from training.step import site_sums
 
+DROPPING = {"ema_decay": 0.9, "drop__keep_prob": 0.5}
+NO_MOMENTUM = {
+    "drop__kind": "none",
+    "optimizer__momentum": 0.0,
+    "optimizer__nesterov": False,
+}
 
-def tiny(**fields):
+
+@functools.cache
+def on(devices, **fields):
+    """A plan; one for all tests that want the same, so that its step is compiled once."""
     config = mnist_resnet.get_config()
     config.data.train_split = "train[:64]"
     config.data.eval_split = "test[:50]"
@@ -25,39 +39,30 @@ def tiny(**fields):
     config.schedule.warmup_epochs = 0.0
     config.schedule.kind = "constant"
     config.schedule.learning_rate = 0.3
-    config.update_from_flattened_dict(fields)
-    return make_plan(config, make_task)
+    config.update_from_flattened_dict({name.replace("__", "."): v for name, v in fields.items()})
+    return make_plan(config, make_task, jax.devices()[:devices])
 
 
-_compiled = {}
+def first_batch(plan, step=0):
+    batch = next(iter(plan.task.train_batches(start_step=step, rows=slice(None))))
+    batch.pop("skipped")
+    return batch
 
 
-def compiled(plan, devices=1):
-    """The mesh, a new state on it, and the step, compiled once for all tests with this plan."""
-    if (id(plan), devices) not in _compiled:
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        create = jax.jit(plan.create, out_shardings=sharding.replicated(mesh))
-        _compiled[id(plan), devices] = plan, mesh, create, plan.train_step(mesh)
-    _, mesh, create, step = _compiled[id(plan), devices]
-    return mesh, create(jax.random.key(0)), step
-
-
-def run(plan, steps, devices=1):
+def run(plan, steps):
     """The state and the metrics after each of some steps."""
-    mesh, state, step = compiled(plan, devices)
-    key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
-    metrics = []
+    state, metrics = plan.create(), []
     batches = plan.task.train_batches(start_step=0, rows=slice(None))
     for _, batch in zip(range(steps), batches, strict=False):
         batch.pop("skipped")
-        state, new = step(state, sharding.put_batch(mesh, batch), key)
+        state, new = plan.train_step(state, plan.put_batch(batch), plan.key)
         metrics.append(jax.device_get(new))
-    return state, metrics, step
+    return state, metrics
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return tiny(**{"ema_decay": 0.9, "drop.keep_prob": 0.5})
+    return on(1, **DROPPING)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,8 @@ def one_device(plan):
 
 
 def test_eight_devices_do_what_one_does(plan, one_device):
-    state, metrics, _ = run(plan, 1, devices=8)
-    one_state, one_metrics, _ = run(plan, 1)
+    state, metrics = run(on(8, **DROPPING), 1)
+    one_state, one_metrics = run(plan, 1)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *metrics, *one_metrics
     )
@@ -76,39 +81,39 @@ def test_eight_devices_do_what_one_does(plan, one_device):
     )
 
 
-def test_the_step_compiles_once_over_a_schedule(one_device):
-    state, metrics, step = one_device
+def test_the_step_compiles_once_over_a_schedule(plan, one_device):
+    state, metrics = one_device
     keep_probs = [m["keep_prob"] for m in metrics]
     np.testing.assert_allclose(keep_probs, [1 - 0.5 * t / 12 for t in range(5)], rtol=1e-6)
-    assert step._cache_size() == 1
+    assert plan.train_step._cache_size() == 1
     assert int(state["step"]) == 5
 
 
 def test_the_state_is_a_pytree_of_plain_dicts(one_device):
-    state, _, _ = one_device
+    state, _ = one_device
     assert set(state) == {"step", "params", "batch_stats", "opt_state", "ema"}
     assert type(state["params"]["groups"]["group4"]["block1"]) is dict
     assert {x.dtype for x in jax.tree.leaves(state["params"])} == {jnp.dtype("float32")}
 
 
 def test_sites_report_what_they_dropped(one_device):
-    _, metrics, _ = one_device
+    _, metrics = one_device
     sites = metrics[-1]["sites"]
     assert len(sites) == 6  # a block of three sites in each of groups 3 and 4
-    assert metrics[0]["sites"]["group4.block1.conv1"]["dropped"] == 0  # keep_prob 1 at step 0
-    dropped = sum(site["dropped"] for site in sites.values())
-    expected = sum(site["expected_dropped"] for site in sites.values())
+    assert metrics[0]["sites"]["group4.block1.conv1"].dropped == 0  # keep_prob 1 at step 0
+    dropped = sum(site.dropped for site in sites.values())
+    expected = sum(site.expected_dropped for site in sites.values())
     assert dropped == pytest.approx(expected, rel=0.5) and expected > 1
 
 
 def test_ema_is_the_recursion(plan):
-    mesh, state, step = compiled(plan)
+    state = plan.create()
     average = jax.tree.map(np.array, state_lib.variables(state))
     for batch, _ in zip(
         plan.task.train_batches(start_step=0, rows=slice(None)), range(3), strict=False
     ):
         batch.pop("skipped")
-        state, _ = step(state, sharding.put_batch(mesh, batch), jax.random.key(0))
+        state, _ = plan.train_step(state, plan.put_batch(batch), plan.key)
         now = {name: state[name] for name in ("params", "batch_stats")}
         average = jax.tree.map(lambda a, x: 0.9 * a + 0.1 * np.asarray(x), average, now)
     jax.tree.map(
@@ -117,28 +122,16 @@ def test_ema_is_the_recursion(plan):
 
 
 def test_weight_decay_spares_batch_norm_and_nothing_else(plan):
-    flat = jax.tree_util.tree_leaves_with_path(plan.network.decayed)
+    flat = jax.tree_util.tree_leaves_with_path(decays(plan.network.params, biases=True))
     spared = {jax.tree_util.keystr(path) for path, decayed in flat if not decayed}
     assert all("'norm'" in path for path in spared)
-    kept = {jax.tree_util.keystr(path) for path, decayed in flat if decayed}
-    assert not any("'norm'" in path for path in kept) and "['head']['bias']" in kept
+    decayed = {jax.tree_util.keystr(path) for path, decayed in flat if decayed}
+    assert not any("'norm'" in path for path in decayed) and "['head']['bias']" in decayed
 
 
-@pytest.fixture(scope="module")
-def accumulating():
-    return tiny(
-        **{
-            "accumulate": 2,
-            "drop.kind": "none",
-            "optimizer.momentum": 0.0,
-            "optimizer.nesterov": False,
-        }
-    )
-
-
-def test_accumulation_is_the_mean_of_micro_batches(accumulating):
-    plan = accumulating
-    state, metrics, _ = run(plan, 1)
+def test_accumulation_is_the_mean_of_micro_batches():
+    plan = on(1, accumulate=2, **NO_MOMENTUM)
+    state, metrics = run(plan, 1)
 
     @jax.jit
     def micro_step(params, stats, rows):
@@ -148,8 +141,7 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
 
         return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
-    _, start, _ = compiled(plan)
-    batch = next(iter(plan.task.train_batches(start_step=0, rows=slice(None))))
+    start, batch = plan.create(), first_batch(plan)
     stats, grads, losses = start["batch_stats"], [], []
     for index in range(2):  # row i belongs to micro-batch i % 2
         rows = {name: batch[name][index::2] for name in ("image", "label")}
@@ -157,9 +149,8 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
         grads.append(grad)
         losses.append(loss)
     mean = jax.tree.map(lambda *g: sum(g) / 2, *grads)
-    updates, _ = plan.optimizer.update(
-        mean, start["opt_state"], start["params"], learning_rate=plan.learning_rate(0)
-    )
+    optimizer = plan.optimizer(plan.learning_rate_schedule(0))
+    updates, _ = optimizer.update(mean, start["opt_state"], start["params"])
     literal = optax.apply_updates(start["params"], updates), stats
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -172,23 +163,19 @@ def test_accumulation_is_the_mean_of_micro_batches(accumulating):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_rate_that_is_logged_is_the_one_that_acts(accumulate):
-    plan = tiny(
-        **{
-            "accumulate": accumulate,
-            "drop.kind": "none",
-            "optimizer.momentum": 0.0,
-            "optimizer.nesterov": False,
-            "optimizer.weight_decay": 0.0,
-            "schedule.warmup_epochs": 3.0,
-        }
+    plan = on(
+        1,
+        accumulate=accumulate,
+        optimizer__weight_decay=0.0,
+        schedule__warmup_epochs=3.0,
+        **NO_MOMENTUM,
     )
-    mesh, start, step = compiled(plan)
+    start = plan.create()
     before = jax.tree.map(np.array, start["params"])
     # As a restart would find it, wherever it came from: the step alone says what the rate is.
-    start["step"] = jax.device_put(jnp.int32(6), sharding.replicated(mesh))
-    batch = next(iter(plan.task.train_batches(start_step=6, rows=slice(None))))
-    batch.pop("skipped")
-    state, metrics = step(start, sharding.put_batch(mesh, batch), jax.random.key(0))
+    start["step"] = jax.device_put(jnp.int32(6), start["step"].sharding)
+    batch = plan.put_batch(first_batch(plan, step=6))
+    state, metrics = plan.train_step(start, batch, plan.key)
     moved = optax.tree.norm(jax.tree.map(lambda a, b: a - b, state["params"], before))
     rate = float(metrics["learning_rate"])
     # Half of the way up to 0.3, scaled by the batch.
@@ -196,29 +183,25 @@ def test_the_rate_that_is_logged_is_the_one_that_acts(accumulate):
     assert float(moved / metrics["grad_norm"]) == pytest.approx(rate, rel=1e-3)
 
 
-def test_micro_batches_and_devices_together(accumulating):
-    _, one, _ = run(accumulating, 1)
-    _, eight, _ = run(accumulating, 1, devices=8)
+def test_micro_batches_and_devices_together():
+    _, one = run(on(1, accumulate=2, **NO_MOMENTUM), 1)
+    _, eight = run(on(8, accumulate=2, **NO_MOMENTUM), 1)
     assert eight[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-5)
 
 
 def test_a_network_learns_its_batch(plan):
-    mesh, state, step = compiled(plan)
-    batch = next(iter(plan.task.train_batches(start_step=0, rows=slice(None))))
-    batch.pop("skipped")
+    state, batch = plan.create(), plan.put_batch(first_batch(plan))
     losses = []
     for _ in range(60):
-        state, metrics = step(state, sharding.put_batch(mesh, batch), jax.random.key(0))
+        state, metrics = plan.train_step(state, batch, plan.key)
         losses.append(float(metrics["loss"]))
     assert losses[0] == pytest.approx(np.log(10), abs=0.2) and min(losses[-5:]) < 0.7 * losses[0]
 
 
 def test_site_sums_by_hand():
-    out = {
-        "kept": {"a": jnp.array([1.0, 0.5, 0.75])},
-        "expected": {"a": {"kept": jnp.float32(0.8), "seeds": jnp.float32(7)}},
-    }
-    sums = site_sums(out)["a"]
+    kept = jnp.array([1.0, 0.5, 0.75])
+    report = SiteReport(kept, jnp.float32(0.8), jnp.float32(7), MapShape((4, 4)))
+    sums = dataclasses.asdict(site_sums({"a": report})["a"])
     expected = {"count": 3, "dropped": 0.75, "expected_dropped": 0.6, "seeds": 7}
     assert {k: float(v) for k, v in sums.items()} == pytest.approx(expected)
 

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import pytest
 
 from training.config import ConfigError, Diverged
+from training.step import SiteSums
 from training.telemetry import SiteWatch, place_means, read
 
 
 def sums(dropped, seeds=10.0, count=4.0, expected=1.0):
-    values = {"count": count, "dropped": dropped, "expected_dropped": expected, "seeds": seeds}
-    return {name: jnp.float32(value) for name, value in values.items()}
+    return SiteSums(*map(jnp.float32, (count, dropped, expected, seeds)))
 
 
 def test_a_site_that_never_drops_stops_the_run():

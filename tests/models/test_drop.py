@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 import dropblock
-from models.dropping import Drop, SitePlan, at_site, check_key
+from models.drop import Drop, Sites, at_site, check_key
 
 PLACES = {"group3": 0.25, "group4": 1.0}
 
 
 def build(drop, names=("group3.block1", "group4.block1", "group4.block2")):
     """The sites of a network of residual blocks, by name; None where nothing happens."""
-    plan = SitePlan(drop)
+    possible = Sites(drop)
     sites = {}
     for name in names:
         for conv in ("conv1", "conv2"):
-            sites[f"{name}.{conv}"] = plan.site(
+            sites[f"{name}.{conv}"] = possible.add(
                 f"{name}.{conv}", "conv", ends_branch=conv == "conv2"
             )
-        sites[f"{name}.skip"] = plan.site(f"{name}.skip", "skip")
-    plan.check()
+        sites[f"{name}.skip"] = possible.add(f"{name}.skip", "skip")
+    possible.check()
     return sites
 
 

@@ -1,20 +1,22 @@
-"""Stopping a run on SIGTERM (a preempted machine) or SIGINT (Ctrl-C) after it has saved."""
+"""Ending gracefully on SIGTERM (a preempted machine) or SIGINT (Ctrl-C)."""
 
 import signal
-
-import jax
-from jax.experimental import multihost_utils
 
 
 class StopSignals:
     """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual.
 
-    With several hosts jax itself catches SIGTERM, and makes all of them stop at one point.
+    Args:
+      processes: of this run. With several jax itself catches SIGTERM, and makes all of them stop at
+        one point.
     """
+
+    def __init__(self, processes: int = 1):
+        self._together = processes > 1
 
     def __enter__(self):
         self._received = self._asked = 0
-        caught = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        caught = () if self._together else (signal.SIGTERM, signal.SIGINT)
         self._previous = {number: signal.signal(number, self._note) for number in caught}
         return self
 
@@ -27,9 +29,11 @@ class StopSignals:
         signal.signal(number, self._previous[number])
 
     def received(self) -> int:
-        """The signal to stop for, or 0; all hosts ask it at the same points of the run."""
-        if jax.process_count() > 1 and not self._received:
-            # Hosts are made to agree on the number of a question, which need not be a step's.
+        """The signal to stop for, or 0; all processes ask it at the same points of the run."""
+        if self._together and not self._received:
+            from jax.experimental import multihost_utils  # else this module needs no jax
+
+            # They are made to agree on the number of a question, which need not be a step's.
             self._asked += 1
             if multihost_utils.reached_preemption_sync_point(self._asked):
                 self._received = signal.SIGTERM

@@ -1,12 +1,12 @@
 """Where and how a network drops: one description for every model.
 
-A model declares its possible sites, in order, through a `SitePlan`; a `Drop` says which of them
-are active and how. `Site.__call__` drops and reports.
+A model declares its possible sites, in order, through `Sites`; a `Drop` says which of them are
+active and how. `Site.__call__` drops and reports. A new regulariser is a function and a row of
+`KINDS`: docs/extending.md.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,10 +15,60 @@ import jax.numpy as jnp
 import dropblock as db
 from dropblock import checks
 from dropblock.gamma import GAMMA_RULES
-from dropblock.op import NORMALIZE
+from dropblock.op import NORMALIZE, dropblock_expecting
 
-KINDS = ("none", "dropblock", "dropout", "spatial_dropout", "drop_path")
 SITES = ("conv", "skip")
+
+
+def _dropblock(rng, x, keep_prob, drop: "Drop"):
+    return dropblock_expecting(
+        rng,
+        x,
+        keep_prob,
+        drop.block_size,
+        shared_mask=drop.shared_mask,
+        gamma_rule=drop.gamma_rule,
+        normalize=drop.normalize,
+    )
+
+
+def _dropout(rng, x, keep_prob, drop: "Drop"):
+    y, kept = db.dropout(rng, x, keep_prob, return_kept=True)
+    return y, kept, keep_prob, (1.0 - keep_prob) * x.size
+
+
+def _spatial_dropout(rng, x, keep_prob, drop: "Drop"):
+    y, kept = db.spatial_dropout(rng, x, keep_prob, return_kept=True)
+    return y, kept, keep_prob, (1.0 - keep_prob) * (x.shape[0] * x.shape[-1])
+
+
+def _drop_path(rng, x, keep_prob, drop: "Drop"):
+    y, kept = db.drop_path(rng, x, keep_prob, return_kept=True)
+    return y, kept, keep_prob, (1.0 - keep_prob) * x.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One regulariser.
+
+    Attributes:
+      function: `(rng, x, keep_prob, drop) -> (y, kept, expected, seeds)`: x is floating `[batch,
+        *spatial, channels]`, keep_prob a float32 scalar, drop the `Drop`; y is like x, and of the
+        others see `SiteReport`.
+      ends_branches: it acts once in a residual branch, at its end, whatever `Drop.sites` says.
+    """
+
+    function: Callable
+    ends_branches: bool = False
+
+
+KINDS: dict[str, Kind | None] = {
+    "none": None,
+    "dropblock": Kind(_dropblock),
+    "dropout": Kind(_dropout),
+    "spatial_dropout": Kind(_spatial_dropout),
+    "drop_path": Kind(_drop_path, ends_branches=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +99,7 @@ class Drop:
         return max(prefixes, key=len, default=None)
 
     def __post_init__(self):
-        checks.choice("drop.kind", self.kind, KINDS)
+        checks.choice("drop.kind", self.kind, tuple(KINDS))
         checks.choice("drop.gamma_rule", self.gamma_rule, GAMMA_RULES)
         checks.choice("drop.normalize", self.normalize, NORMALIZE)
         sides = checks.block_size(self.block_size)
@@ -65,64 +115,6 @@ class Drop:
             checks.probability(f"drop.places[{place!r}]", factor)
         if self.kind != "none" and not any(factor for _, factor in self.places):
             raise ValueError(f"drop.places must name where {self.kind} acts, got none")
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """One active place of a network where something is dropped.
-
-    Attributes:
-      name: such as "group4.block1.conv2".
-      index: static number of the site in its network; folded into the key.
-      factor: its place's, on `1 - keep_prob`.
-      drop: the description it acts by.
-    """
-
-    name: str
-    index: int
-    factor: float
-    drop: Drop
-
-    def __call__(self, x, keep_prob, rng) -> tuple[jax.Array, dict[str, "SiteReport"]]:
-        """Drops from `x`, `[batch, height, width, channels]`, with a key of its own.
-
-        Returns:
-          What is left of `x`, and `{name: report}`.
-        """
-        drop = self.drop
-        rng = jax.random.fold_in(rng, self.index)
-        keep_prob = 1.0 - self.factor * (1.0 - jnp.asarray(keep_prob, jnp.float32))
-        batch, *spatial, channels = x.shape
-        if drop.kind == "dropblock":
-            x, kept = db.dropblock(
-                rng,
-                x,
-                keep_prob,
-                drop.block_size,
-                shared_mask=drop.shared_mask,
-                gamma_rule=drop.gamma_rule,
-                normalize=drop.normalize,
-                return_kept=True,
-            )
-            gamma = db.block_gamma(keep_prob, spatial, drop.block_size, drop.gamma_rule)
-            expected = db.expected_keep(gamma, spatial, drop.block_size)
-            block = checks.block_shape(drop.block_size, spatial)
-            legal = math.prod(size - b + 1 for size, b in zip(spatial, block, strict=True))
-            seeds = gamma * (batch * legal * (1 if drop.shared_mask else channels))
-        else:
-            function = {
-                "dropout": db.dropout,
-                "spatial_dropout": db.spatial_dropout,
-                "drop_path": db.drop_path,
-            }[drop.kind]
-            x, kept = function(rng, x, keep_prob, return_kept=True)
-            draws = {
-                "dropout": x.size,
-                "spatial_dropout": batch * channels,
-                "drop_path": batch,
-            }[drop.kind]
-            expected, seeds = keep_prob, (1.0 - keep_prob) * draws
-        return x, {self.name: SiteReport(kept, expected, seeds, MapShape(tuple(spatial)))}
 
 
 @jax.tree_util.register_static
@@ -151,29 +143,64 @@ class SiteReport:
     map_shape: MapShape
 
 
-class SitePlan:
-    """Numbers a model's possible sites while it is built, and makes the active ones."""
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One active place of a network where something is dropped.
+
+    Attributes:
+      name: such as "group4.block1.conv2".
+      index: static number of the site in its network; folded into the key.
+      factor: its place's, on `1 - keep_prob`.
+      drop: the description it acts by.
+    """
+
+    name: str
+    index: int
+    factor: float
+    drop: Drop
+
+    def __call__(self, x, keep_prob, rng) -> tuple[jax.Array, dict[str, SiteReport]]:
+        """Drops from `x`, `[batch, height, width, channels]`, with a key of its own.
+
+        Args:
+          x: the features.
+          keep_prob: the network's, before this site's factor.
+          rng: the network's key.
+
+        Returns:
+          What is left of `x`, and `{name: report}`.
+        """
+        kind = KINDS[self.drop.kind]
+        assert kind is not None  # an active site has one
+        site_keep_prob = 1.0 - self.factor * (1.0 - jnp.asarray(keep_prob, jnp.float32))
+        site_rng = jax.random.fold_in(rng, self.index)
+        y, kept, expected, seeds = kind.function(site_rng, x, site_keep_prob, self.drop)
+        return y, {self.name: SiteReport(kept, expected, seeds, MapShape(x.shape[1:-1]))}
+
+
+class Sites:
+    """Numbers a network's possible sites while it is built, and makes the active ones."""
 
     def __init__(self, drop: Drop):
         self.drop = drop
         self._names = []
         self._matched = set()
 
-    def site(self, name: str, kind: str, *, ends_branch: bool = False) -> Site | None:
+    def add(self, name: str, kind: str, *, ends_branch: bool = False) -> Site | None:
         """Declares the next possible site; returns it if it is active, else None.
 
         Args:
           name: dotted, such as "group4.block1.conv2".
-          kind: "conv" or "skip".
+          kind: "conv" or "skip"; any other is for what acts at the ends of branches alone.
           ends_branch: whether this is the end of a residual branch, where DropPath acts.
         """
         index = len(self._names)
         self._names.append(name)
-        place = self.drop.place_of(name)
-        if self.drop.kind == "none" or place is None:
+        place, regulariser = self.drop.place_of(name), KINDS[self.drop.kind]
+        if regulariser is None or place is None:
             return None
         factor = dict(self.drop.places)[place]
-        active = ends_branch if self.drop.kind == "drop_path" else kind in self.drop.sites
+        active = ends_branch if regulariser.ends_branches else kind in self.drop.sites
         if not active or factor == 0:
             return None
         self._matched.add(place)
@@ -199,21 +226,14 @@ def at_site(site: Site | None, x, keep_prob, rng):
     return (x, {}) if site is None or rng is None else site(x, keep_prob, rng)
 
 
-def report(reports: dict[str, SiteReport]) -> dict[str, dict]:
+def outputs(reports: dict[str, SiteReport]) -> dict[str, dict]:
     """What a model adds to its output about its drop sites.
 
     Returns:
-      `kept`: `{site: float32 [batch]}`, the fraction of each example really kept;
-      `expected`: `{site: {"kept", "seeds"}}`, scalars, see `SiteReport`;
-      `maps`: `{site: MapShape}`, for --dry_run.
+      `sites`: the reports; `kept`: `{site: float32 [batch]}` of them, the fraction of each example
+      really kept.
     """
-    return {
-        "kept": {name: site.kept for name, site in reports.items()},
-        "expected": {
-            name: {"kept": site.expected, "seeds": site.seeds} for name, site in reports.items()
-        },
-        "maps": {name: site.map_shape for name, site in reports.items()},
-    }
+    return {"sites": reports, "kept": {name: site.kept for name, site in reports.items()}}
 
 
 def check_key(drop: Drop, train: bool, rng):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from inputs.files import pictures_of
 from inputs.images import DataError
+from predict import pictures_of
 
 
 def test_pictures_of_the_same_name_do_not_replace_each_other(tmp_path):

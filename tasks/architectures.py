@@ -1,0 +1,128 @@
+"""What `config.model` means: the networks that classify, and those of them that are backbones.
+
+A new network is its file in models/, a row here, and a config: docs/extending.md.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from dropblock import checks
+from models.amoebanet import AmoebaNet
+from models.cell_tables import CELLS
+from models.drop import Drop
+from models.layers import Norm
+from models.resnet import ResNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One kind of network.
+
+    Attributes:
+      make: `config -> network`, itself a function `(num_classes, *, in_channels, drop, dtype,
+        platform, rngs) -> nnx.Module`. That of a backbone takes `sites` and `norm` too, see
+        `models.fpn.PyramidNetwork`.
+      fields: of `config.model`, that say which network it is; the first is of its configs alone.
+      backbone: whether pyramids can stand on it.
+    """
+
+    make: Callable[[Any], Callable]
+    fields: tuple[str, ...]
+    backbone: bool
+
+
+def _resnet(config):
+    model = config.model
+    return functools.partial(
+        ResNet,
+        model.depth,
+        stem=model.stem,
+        stem_stride=model.stem_stride,
+        width_multiplier=model.width_multiplier,
+    )
+
+
+def _amoebanet(config):
+    model = config.model
+    checks.choice("model.cells", model.cells, tuple(CELLS))
+    checks.probability("model.head_keep_prob", model.head_keep_prob)
+    if config.aux_weight < 0:
+        raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
+    return functools.partial(
+        AmoebaNet,
+        CELLS[model.cells],
+        model.cells_per_stack,
+        model.filters,
+        image_size=config.data.image_size,
+        stem=model.stem,
+        stem_stride=model.stem_stride,
+        aux_head=config.aux_weight > 0,
+        head_keep_prob=model.head_keep_prob,
+        remat=model.remat,
+    )
+
+
+ARCHITECTURES = {
+    "resnet": Architecture(
+        _resnet, ("depth", "width_multiplier", "stem", "stem_stride"), backbone=True
+    ),
+    "amoebanet": Architecture(
+        _amoebanet,
+        ("cells", "cells_per_stack", "filters", "stem", "stem_stride"),
+        backbone=False,
+    ),
+}
+
+
+def architecture_of(config) -> Architecture:
+    """What a classification config names.
+
+    Raises:
+      ValueError: there is no such network, or the config is another's.
+    """
+    name = config.model.name
+    checks.choice("model.name", name, tuple(ARCHITECTURES))
+    found = ARCHITECTURES[name]
+    if found.fields[0] not in config.model:
+        raise ValueError(
+            f"this config is not of model.name {name!r}: it has no model.{found.fields[0]}; "
+            "use a config of that network"
+        )
+    return found
+
+
+def backbone_of(config) -> Architecture:
+    """What a detection or segmentation config names, its BatchNorm's fields checked.
+
+    Raises:
+      ValueError: there is no such backbone, or a field is out of range.
+    """
+    model = config.model
+    names = tuple(name for name, row in ARCHITECTURES.items() if row.backbone)
+    checks.choice("model.backbone", model.backbone, names)
+    checks.probability("model.bn_momentum", model.bn_momentum)
+    if model.bn_epsilon <= 0:
+        raise ValueError(f"model.bn_epsilon must be positive, got {model.bn_epsilon}")
+    return ARCHITECTURES[model.backbone]
+
+
+def pyramid_options(config, drop: Drop, platform: str) -> dict[str, Any]:
+    """The arguments that all networks with a feature pyramid share."""
+    model = config.model
+    return {
+        "backbone": backbone_of(config).make(config),
+        "in_channels": config.data.channels,
+        "min_level": model.min_level,
+        "max_level": model.max_level,
+        "fpn_channels": model.fpn_channels,
+        "head_convs": model.head_convs,
+        "head_channels": model.head_channels,
+        "drop": drop,
+        "norm": Norm(model.bn_momentum, model.bn_epsilon),
+        "dtype": jnp.dtype(config.dtype),
+        "platform": platform,
+    }
