@@ -12,8 +12,8 @@ from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import constants
 
+from inputs.examples import Example
 from inputs.images import DataError, decode_image
-from inputs.sources import Example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
