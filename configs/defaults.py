@@ -100,13 +100,6 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     return config
 
 
-def leave_out_classification(config: Any):
-    """Takes out what other tasks have no use for, so that nobody sets it in vain."""
-    del config.label_smoothing
-    for name in ("augment", "crop_padding", "autoaugment", "cutout", "cache"):
-        del config.data[name]
-
-
 def choose(variants: dict, variant: str, config: Any) -> Any:
     """Applies the named one of `variants`, `{name: {dotted field: value}}`, to `config`.
 
