@@ -5,26 +5,22 @@ import re
 import pytest
 from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
 
-from configs import amoebanet, cifar10_amoebanet, imagenet_amoebanet_b
+from configs import cifar10_amoebanet, imagenet_amoebanet_b
+from experiments import table2
 from tasks import make_task
 from training.config import flat
 from training.dry_run import dry_run
 from training.plan import make_plan
 
-FAMILIES = [cifar10_amoebanet, imagenet_amoebanet_b]
+# Section 4 and, where it is silent, section 7.5; the learning rates are below.
 BASELINE = {
     "batch_size": 2048,
-    "epochs": 340.0,
-    "accumulate": 1,
-    "dtype": "bfloat16",
     "label_smoothing": 0.1,
     "aux_weight": 0.4,
     "ema_decay": 0.9999,
-    "model.name": "amoebanet",
     "model.cells": "B",
     "model.cells_per_stack": 6,
     "model.filters": 256,
-    "model.stem": "imagenet",
     "model.head_keep_prob": 0.5,
     "model.path_keep_prob": 1.0,
     "drop.kind": "none",
@@ -35,11 +31,8 @@ BASELINE = {
     "drop.sites": ("conv", "skip"),
     "data.image_size": 331,
     "data.augment": "inception",
-    "data.autoaugment": "none",
     "data.mean": (0.5, 0.5, 0.5),
     "data.std": (0.5, 0.5, 0.5),
-    "data.num_classes": 1000,
-    "data.num_train_examples": 1_281_167,
     "optimizer.name": "rmsprop",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
@@ -48,13 +41,6 @@ BASELINE = {
     "optimizer.weight_decay": 4e-5,
     "optimizer.decay_biases": False,
     "optimizer.clip_norm": None,
-    "schedule.kind": "exponential",
-    "schedule.learning_rate": 0.64,
-    "schedule.reference_batch": 256,
-    "schedule.warmup_epochs": 5.0,
-    "schedule.factor": 0.97,
-    "schedule.decay_epochs": 2.4,
-    "schedule.final_fraction": 1e-4,
 }
 ROWS = {
     "baseline": {},
@@ -75,15 +61,9 @@ def test_the_fields_are_the_papers(variant):
     assert [name for name in config if name.startswith("drop.places")] == ["drop.places.last_half"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_every_row(family):
-    was = flat(family.get_config("baseline").to_dict())
-    assert list(amoebanet.VARIANTS) == list(ROWS)
-    for variant, fields in ROWS.items():
-        now = flat(family.get_config(variant).to_dict())
-        assert {name: value for name, value in now.items() if value != was[name]} == fields
-    with pytest.raises(ValueError, match="no variant 'dropout'.*baseline, dropblock, drop_path"):
-        family.get_config("dropout")
+def test_the_docstring_has_the_papers_results():
+    printed = dict(re.findall(r":(\w+) +(\d\d\.\d\d)", imagenet_amoebanet_b.__doc__))
+    assert printed == {name: f"{paper['top1'][0]:.2f}" for name, paper in table2.PAPER.items()}
 
 
 def test_schedules_on_imagenet():
@@ -129,10 +109,3 @@ def test_dry_run_on_imagenet(variant, capsys):
         assert "dropblock sites: 120, last_half: 120" in out
         maps = re.findall(r"\n  last_half\.\S+: (\d+ x \d+)", out)
         assert len(maps) == 120 and set(maps) == {"21 x 21", "11 x 11"}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_config_opens_with_its_command_and_its_result(family):
-    name = family.__name__.split(".")[-1]
-    assert re.search(rf"\n    python train.py --config configs/{name}.py", family.__doc__)
-    assert "\nExpected" in family.__doc__
