@@ -48,12 +48,3 @@ def get_config() -> Any:
     config.optimizer.weight_decay = 4e-5
     config.optimizer.decay_biases = False
     return config
-
-
-def choose(variant: str, config: Any) -> Any:
-    """Applies one of `VARIANTS` to `config`.
-
-    Raises:
-      ValueError: no such variant.
-    """
-    return defaults.choose(VARIANTS, variant, config)

@@ -6,7 +6,7 @@ Expected: not measured in full; on 2,000 images for 12 epochs 38 top-1 without D
 experiments/results/amoebanet.md.
 """
 
-from configs import amoebanet
+from configs import amoebanet, data_sets, defaults
 
 
 def get_config(variant: str = "dropblock"):
@@ -27,14 +27,8 @@ def get_config(variant: str = "dropblock"):
     config.schedule.reference_batch = 64
     config.schedule.warmup_epochs = 2.0
 
-    config.data.name = "cifar10"
-    config.data.image_size = 32
+    data_sets.use_cifar10(config)
     config.data.augment = "small"
     config.data.cache = True
     config.data.num_threads = 0
-    config.data.num_classes = 10
-    config.data.num_train_examples = 50_000
-    config.data.num_eval_examples = 10_000
-    config.data.mean = (0.4914, 0.4822, 0.4465)
-    config.data.std = (0.2470, 0.2435, 0.2616)
-    return amoebanet.choose(variant, config)
+    return defaults.choose(amoebanet.VARIANTS, variant, config)

@@ -17,7 +17,7 @@ and --config.model.max_level. More than 100 objects in an image:
 Expected: depends on your images.
 """
 
-from configs import detection
+from configs import defaults, detection
 
 
 def get_config(variant: str = "dropblock"):
@@ -31,4 +31,4 @@ def get_config(variant: str = "dropblock"):
     config.log_every_steps = 20
     config.eval_every_epochs = 10.0
     config.checkpoint_every_steps = 200
-    return detection.choose(variant, config)
+    return defaults.choose(detection.VARIANTS, variant, config)

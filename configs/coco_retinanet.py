@@ -23,7 +23,7 @@ in runs/imagenet_resnet50; another: --config.pretrained WORKDIR.
 Constants: docs/paper.md sections 5 and 7.
 """
 
-from configs import detection
+from configs import defaults, detection
 
 
 def get_config(variant: str = "block5"):
@@ -47,4 +47,4 @@ def get_config(variant: str = "block5"):
         "epochs": 28.0,
         "schedule.boundaries": (16.0, 22.0),
     }
-    return detection.choose(variant, config, finetune=finetune)
+    return defaults.choose({"finetune": finetune} | detection.VARIANTS, variant, config)

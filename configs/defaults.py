@@ -27,7 +27,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.model.stem = "imagenet"  # or "small": 3x3, and nothing else that makes maps smaller
     config.model.stem_stride = 1  # of the small stem
 
-    # --- Dropping, see models/dropping.py. A place of factor 0 is off. A key holds no dot, so the
+    # --- Dropping, see models/drop.py. A place of factor 0 is off. A key holds no dot, so the
     # place group4.block1 is "group4/block1": --config.drop.places "{'group4/block1': 1.0}"
     config.drop = ConfigDict()
     config.drop.kind = "none"
@@ -98,13 +98,6 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.checkpoint_every_steps = 1000
     config.keep_checkpoints = 3  # before the newest, besides the best
     return config
-
-
-def leave_out_classification(config: Any):
-    """Takes out what other tasks have no use for, so that nobody sets it in vain."""
-    del config.label_smoothing
-    for name in ("augment", "crop_padding", "autoaugment", "cutout", "cache"):
-        del config.data[name]
 
 
 def choose(variants: dict, variant: str, config: Any) -> Any:

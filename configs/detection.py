@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import defaults
+from configs import pyramid
 
 VARIANTS = {
     "scratch": {},
@@ -24,22 +24,13 @@ VARIANTS = {
 
 def get_config() -> Any:
     """The paper's RetinaNet; a config says which data, and how long."""
-    config = defaults.get_config()
+    config = pyramid.get_config()
     config.task = "detection"
-    # Workdir of a classification run (or its checkpoints folder): its ResNet is what the backbone
-    # starts from. It has to be of the same depth, width and stem.
-    config.pretrained = placeholder(str)
 
-    # --- Model. depth, stem, stem_stride and width_multiplier are the backbone's.
-    config.model.backbone = "resnet"  # one of tasks/architectures.py
+    # --- Model.
     config.model.name = "retinanet"
-    config.model.min_level = 3  # of the pyramid; level l has stride 2^l
     config.model.max_level = 7  # data.image_size has to be a multiple of its stride
-    config.model.fpn_channels = 256
     config.model.head_convs = 4  # of each head, before its output
-    config.model.head_channels = 256
-    config.model.bn_momentum = 0.997  # a run of few steps wants less: they lag by 1 / (1 - this)
-    config.model.bn_epsilon = 1e-4
     config.model.anchor_scale = 4.0  # side of a level's smallest square anchor, in strides
     config.model.anchors_per_octave = 3
     config.model.anchor_aspects = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))  # (width, height)
@@ -50,13 +41,9 @@ def get_config() -> Any:
     config.data.scale = (0.8, 1.2)  # in training: the longer side, of image_size
     config.data.max_boxes = 100  # of an image in training: of more, the largest
     config.data.annotations = "annotations/instances_{split}.json"  # coco_json's, in data.dir
-    config.data.images = "images"  # coco_json's folder, perhaps with {split}
-    config.data.scenes = ConfigDict()  # see inputs/scenes.py
     config.data.scenes.size = 128
     config.data.scenes.digit_size = (20, 56)
     config.data.scenes.digits = (2, 6)
-    config.data.scenes.max_overlap = 0.1
-    config.data.scenes.seed = 0
 
     # --- Targets, loss, and what is made of the outputs.
     config.detection = ConfigDict()
@@ -73,14 +60,7 @@ def get_config() -> Any:
     config.detection.max_detections = (100,)
     config.detection.picture_score = 0.3  # what is drawn
 
-    config.batch_size = 64
-    config.optimizer.nesterov = False
     config.schedule.learning_rate = 0.08
-    config.schedule.reference_batch = 64
-    config.schedule.warmup_epochs = 1.0
-    config.schedule.warmup_start = 0.1
-
-    defaults.leave_out_classification(config)
     return config
 
 
@@ -90,26 +70,14 @@ def get_small_config() -> Any:
     Its anchors reach from 16 pixels to 200, on images of 256.
     """
     config = get_config()
+    pyramid.make_small(config)
     config.batch_size = 16
-    config.model.depth = 18
-    config.model.width_multiplier = 0.25
     config.model.max_level = 6
     config.model.anchor_scale = 2.0
     config.model.fpn_channels = 64
-    config.model.head_convs = 2
     config.model.head_channels = 64
     config.model.bn_momentum = 0.98
     config.drop.block_size = 3
     config.data.image_size = 256
     config.detection.max_candidates = 1000
-    config.schedule.kind = "cosine"
     return config
-
-
-def choose(variant: str, config: Any, **more: dict) -> Any:
-    """Applies one of `VARIANTS`, or of `more` like them, to `config`.
-
-    Raises:
-      ValueError: no such variant.
-    """
-    return defaults.choose(more | VARIANTS, variant, config)

@@ -13,7 +13,7 @@ Expected top-1 (the paper's, the best over training; we have not run ImageNet):
 what the paper leaves open, section 7.5.
 """
 
-from configs import amoebanet
+from configs import amoebanet, data_sets, defaults
 
 
 def get_config(variant: str = "dropblock"):
@@ -35,16 +35,12 @@ def get_config(variant: str = "dropblock"):
     config.schedule.decay_epochs = 2.4
     config.schedule.final_fraction = 1e-4
 
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
+    data_sets.use_imagenet(config)
     config.data.image_size = 331
     config.data.augment = "inception"
     config.data.mean = (0.5, 0.5, 0.5)  # pixels to [-1, 1]
     config.data.std = (0.5, 0.5, 0.5)
-    config.data.num_classes = 1000
-    config.data.num_train_examples = 1_281_167
-    config.data.num_eval_examples = 50_000
 
     config.log_every_steps = 100
     config.checkpoint_every_steps = 625
-    return amoebanet.choose(variant, config)
+    return defaults.choose(amoebanet.VARIANTS, variant, config)

@@ -19,7 +19,7 @@ DropPath acts in group 4; :drop_path_groups34 and :drop_path_all are the other p
 tried. Constants: docs/paper.md sections 2 and 3.
 """
 
-from configs import defaults, methods
+from configs import data_sets, defaults, methods
 
 
 def get_config(variant: str = "dropblock"):
@@ -30,11 +30,7 @@ def get_config(variant: str = "dropblock"):
     config.schedule.boundaries = (125.0, 200.0, 250.0)
     config.dtype = "bfloat16"
 
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.num_classes = 1000
-    config.data.num_train_examples = 1_281_167
-    config.data.num_eval_examples = 50_000
+    data_sets.use_imagenet(config)
 
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1251

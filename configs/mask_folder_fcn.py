@@ -9,7 +9,7 @@ class names; 255 is ignored), DIR/train.txt and DIR/val.txt the names of each sp
 Expected: depends on your images; what 404 microscope images of cell nuclei gave is in the README.
 """
 
-from configs import segmentation
+from configs import defaults, segmentation
 
 
 def get_config(variant: str = "scratch"):
@@ -23,8 +23,7 @@ def get_config(variant: str = "scratch"):
 
     config.data.image_size = 129
 
-    config.schedule.warmup_epochs = 1.0
     config.log_every_steps = 10
     config.eval_every_epochs = 5.0
     config.checkpoint_every_steps = 100
-    return segmentation.choose(variant, config)
+    return defaults.choose(segmentation.VARIANTS, variant, config)

@@ -5,7 +5,7 @@
 Expected: see the README.
 """
 
-from configs import segmentation
+from configs import data_sets, defaults, segmentation
 
 
 def get_config(variant: str = "block4"):
@@ -16,20 +16,13 @@ def get_config(variant: str = "block4"):
     config.model.min_level = 0
     config.model.max_level = 3
 
-    config.data.name = "scenes"
-    config.data.eval_split = "test"
+    data_sets.use_scenes(config)
     config.data.image_size = 65
-    config.data.channels = 1
     config.data.num_classes = 11
-    config.data.num_train_examples = 4000
-    config.data.num_eval_examples = 500
     config.data.scale = (1.0, 1.0)  # no two scenes are alike
-    config.data.flip = False  # a mirrored digit is another sign
-    config.data.mean = (0.10,)
-    config.data.std = (0.27,)
 
     config.schedule.warmup_epochs = 0.2
     config.log_every_steps = 20
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
-    return segmentation.choose(variant, config)
+    return defaults.choose(segmentation.VARIANTS, variant, config)

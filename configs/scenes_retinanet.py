@@ -5,7 +5,7 @@
 Expected: see the README.
 """
 
-from configs import detection
+from configs import data_sets, defaults, detection
 
 
 def get_config(variant: str = "dropblock"):
@@ -18,22 +18,16 @@ def get_config(variant: str = "dropblock"):
     config.model.fpn_channels = 48
     config.model.head_channels = 48
 
-    config.data.name = "scenes"
+    data_sets.use_scenes(config)
     config.data.scenes.size = 96
     config.data.scenes.digit_size = (20, 48)
     config.data.scenes.digits = (2, 5)
     config.data.image_size = 96
-    config.data.channels = 1
     config.data.max_boxes = 8
     config.data.num_classes = 10
-    config.data.num_train_examples = 4000
-    config.data.num_eval_examples = 500
-    config.data.flip = False  # a mirrored digit is another sign
-    config.data.mean = (0.1,)
-    config.data.std = (0.27,)
     config.data.num_threads = 2
 
     config.log_every_steps = 50
     config.eval_every_epochs = 2.0
     config.checkpoint_every_steps = 500
-    return detection.choose(variant, config)
+    return defaults.choose(detection.VARIANTS, variant, config)

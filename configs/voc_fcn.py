@@ -24,7 +24,7 @@ Expected mIoU (the paper's; we have not run VOC):
 docs/paper.md sections 6 and 7.
 """
 
-from configs import segmentation
+from configs import defaults, segmentation
 
 CLASSES = (
     "background",
@@ -53,7 +53,6 @@ CLASSES = (
 
 def get_config(variant: str = "block16"):
     config = segmentation.get_config()
-    config.batch_size = 64
     # Section 4.4: 500 epochs; from ImageNet 45, x0.1 at 25 and 35. Here in proportion (section 7).
     config.epochs = 500.0
     config.schedule.boundaries = (278.0, 389.0)
@@ -75,4 +74,4 @@ def get_config(variant: str = "block16"):
         "schedule.boundaries": (25.0, 35.0),
         "pretrained": "runs/imagenet_resnet101",
     }
-    return segmentation.choose(variant, config, finetune=finetune)
+    return defaults.choose({"finetune": finetune} | segmentation.VARIANTS, variant, config)

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from inputs.images import DataError
-from inputs.splits import listed
+from inputs.splits import check_classes, listed
 
 
 class DetectionExample(TypedDict):
@@ -162,7 +162,9 @@ def from_coco(
     category_ids = sorted(_ids(categories, f"categories of {name}"))
     by_id = {category["id"]: str(category["name"]) for category in categories}
     names = tuple(by_id[id] for id in category_ids)
-    _check_classes(names, class_names, name)
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{name} has the categories {listed(names)}: give each its own name.")
+    check_classes(names, class_names, name, "use splits with the same categories")
 
     # Of the images of `span`, in their order, the boxes in theirs.
     of_image = np.array([position[a["image_id"]] for a in annotations], np.int64)
@@ -246,16 +248,6 @@ def _is_box(value: Any) -> bool:
         and len(value) == 4
         and all(isinstance(number, (int, float)) for number in value)
     )
-
-
-def _check_classes(names: tuple[str, ...], wanted: Sequence[str] | None, name: str) -> None:
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{name} has the categories {listed(names)}: give each its own name.")
-    if wanted is not None and tuple(wanted) != names:
-        raise DataError(
-            f"{name} has classes {listed(names)}, but {listed(wanted)} are wanted: use splits with"
-            " the same categories."
-        )
 
 
 def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.ndarray) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from inputs.annotations import Annotations, DetectionExample, coco_entries, from_coco
+from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines, read_listed
 from inputs.images import DataError, image_size, read_image
-from inputs.sources import Source
 from inputs.splits import listed, parse_split, slice_bounds
 
 

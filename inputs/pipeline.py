@@ -18,8 +18,8 @@ import grain
 import numpy as np
 from absl import logging
 
+from inputs.examples import Source
 from inputs.images import DataError
-from inputs.sources import Source
 from inputs.transforms import ExampleTransform
 
 ON_ERROR = ("raise", "skip")

@@ -1,7 +1,6 @@
 """TFDS sets prepared as ArrayRecord, found and read without TensorFlow."""
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +10,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import constants
+from tensorflow_datasets.core.utils.version import list_all_versions
 
+from inputs.examples import Example
 from inputs.images import DataError, decode_image
-from inputs.sources import Example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,17 +194,13 @@ def _find_folder(name: str, data_dir: str | None) -> epath.Path:
 
 def _version_in(root: epath.Path, version: str) -> epath.Path | None:
     """The folder of `version`, or of the newest, that holds a whole prepared set."""
-    if not root.is_dir():
-        return None
-    found = [
-        p
-        for p in root.iterdir()
-        if re.fullmatch(r"\d+\.\d+\.\d+", p.name)
-        and version in ("", p.name)
-        and (p / "dataset_info.json").exists()
-        and (p / "features.json").exists()
+    folders = [root / str(v) for v in list_all_versions(root) if version in ("", str(v))]
+    whole = [
+        folder
+        for folder in folders
+        if (folder / "dataset_info.json").exists() and (folder / "features.json").exists()
     ]
-    return max(found, key=lambda p: tuple(map(int, p.name.split("."))), default=None)
+    return whole[-1] if whole else None
 
 
 def _first_sentence(error: ValueError) -> str:

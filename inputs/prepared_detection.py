@@ -12,7 +12,7 @@ from etils import epath
 from inputs.annotations import Annotations, DetectionExample, from_coco
 from inputs.images import DataError, image_size
 from inputs.prepared import Records, check_image_feature, open_records
-from inputs.splits import listed
+from inputs.splits import check_classes
 
 # COCO's ids run from 1 to 90 with holes; TFDS numbers the 80 classes from 0, in the same order.
 _COCO_HOLES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -119,11 +119,8 @@ def prepared_detection(
         classes.
     """
     source = _PreparedDetection(open_records(name, data_dir, split, _image_and_objects), max_boxes)
-    if class_names is not None and tuple(class_names) != source.class_names:
-        raise DataError(
-            f"{name} split {split!r} has classes {listed(source.class_names)}, but"
-            f" {listed(class_names)} are wanted: use splits of one data set."
-        )
+    what = f"{name} split {split!r}"
+    check_classes(source.class_names, class_names, what, "use splits of one data set")
     return source
 
 

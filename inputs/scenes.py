@@ -13,7 +13,7 @@ from PIL import Image
 from inputs.annotations import Annotations, DetectionExample, from_coco
 from inputs.images import DataError
 from inputs.sources import classification_source
-from inputs.splits import listed, parse_split, slice_bounds
+from inputs.splits import check_classes, listed, parse_split, slice_bounds
 
 _COUNTS = {"train": 4000, "test": 500}
 _INK = 64  # the gray value from which a pixel belongs to its digit
@@ -75,11 +75,8 @@ class Scenes:
         self.category_ids = tuple(range(1, 11))
         if masks:
             self.class_names = ("background", *self.class_names)
-        if class_names is not None and tuple(class_names) != self.class_names:
-            raise DataError(
-                f"scenes has classes {listed(self.class_names)}, but {listed(class_names)} are"
-                " wanted: leave config.data.class_names unset."
-            )
+        advice = "leave config.data.class_names unset"
+        check_classes(self.class_names, class_names, "scenes", advice)
         self.max_size = (size, size)
         self._first, self._stop = slice_bounds(split, selector, _COUNTS[name])
         self._stream = (seed, list(_COUNTS).index(name))  # train and test draw other scenes

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 from absl import logging
 
+from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines
 from inputs.images import DataError, decode_mask, image_size, read_bytes, read_image
 from inputs.joint_transforms import IGNORE
-from inputs.sources import Source
 from inputs.splits import listed, parse_split, slice_bounds
 
 

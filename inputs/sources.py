@@ -5,38 +5,16 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any
 
 import numpy as np
 
+from inputs.examples import Example, Source
 from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
-from inputs.splits import listed, parse_split, slice_bounds
-
-__all__ = ["DataError", "Example", "Source", "classification_source"]
+from inputs.splits import check_classes, listed, parse_split, slice_bounds
 
 _MNIST_TRAIN = 4000
-
-
-class Example(TypedDict):
-    """One example: `image` uint8 `[height, width, channels]` and an int32 `label`."""
-
-    image: np.ndarray
-    label: np.int32
-
-
-class Source(Protocol):
-    """Random access to examples; safe to read from many threads.
-
-    `source[i]` raises DataError, naming the file, for an example that cannot be decoded.
-    """
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 def classification_source(
@@ -70,11 +48,8 @@ def classification_source(
         from inputs.prepared import prepared_source  # TFDS takes a second to import.
 
         source = prepared_source(name, data_dir, split)
-    if class_names is not None and tuple(class_names) != source.class_names:
-        raise DataError(
-            f"{name} split {split!r} has classes {listed(source.class_names)}, but"
-            f" {listed(class_names)} are wanted: use splits of one data set."
-        )
+    what = f"{name} split {split!r}"
+    check_classes(source.class_names, class_names, what, "use splits of one data set")
     return source
 
 

@@ -1,7 +1,7 @@
-"""Splits and slices of them, as "train" or "train[80%:]", and lists of names in messages."""
+"""Splits and slices of them, as "train" or "train[80%:]"; their classes; names in messages."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from inputs.images import DataError
 
@@ -32,6 +32,20 @@ def slice_bounds(split: str, selector: tuple[str, str], size: int) -> tuple[int,
             " slice that lies within them and is not empty."
         )
     return start, stop
+
+
+def check_classes(
+    found: Sequence[str], wanted: Sequence[str] | None, name: str, advice: str
+) -> None:
+    """Holds the classes of the split or set `name` to those that are wanted, if any are.
+
+    Raises:
+      DataError: They are others; the message ends with `advice`.
+    """
+    if wanted is not None and tuple(wanted) != tuple(found):
+        raise DataError(
+            f"{name} has classes {listed(found)}, but {listed(wanted)} are wanted: {advice}."
+        )
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:

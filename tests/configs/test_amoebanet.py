@@ -6,28 +6,23 @@ import jax
 import pytest
 from ml_collections import config_flags  # noqa: F401, registers the parsers of tuples
 
-from configs import amoebanet, cifar10_amoebanet, imagenet_amoebanet_b
+from configs import cifar10_amoebanet, imagenet_amoebanet_b
+from experiments import table2
 from tasks import make_task
 from training.config import flat
 from training.dry_run import dry_run
 from training.plan import make_plan
 
-FAMILIES = [cifar10_amoebanet, imagenet_amoebanet_b]
+# Section 4 and, where it is silent, section 7.5; the learning rates are below.
 BASELINE = {
     "batch_size": 2048,
-    "epochs": 340.0,
-    "accumulate": 1,
-    "dtype": "bfloat16",
     "label_smoothing": 0.1,
     "aux_weight": 0.4,
     "ema_decay": 0.9999,
-    "model.name": "amoebanet",
     "model.cells": "B",
     "model.cells_per_stack": 6,
     "model.filters": 256,
-    "model.stem": "imagenet",
     "model.head_keep_prob": 0.5,
-    "model.path_keep_prob": 1.0,
     "drop.kind": "none",
     "drop.keep_prob": 0.9,
     "drop.schedule": "linear",
@@ -36,11 +31,8 @@ BASELINE = {
     "drop.sites": ("conv", "skip"),
     "data.image_size": 331,
     "data.augment": "inception",
-    "data.autoaugment": "none",
     "data.mean": (0.5, 0.5, 0.5),
     "data.std": (0.5, 0.5, 0.5),
-    "data.num_classes": 1000,
-    "data.num_train_examples": 1_281_167,
     "optimizer.name": "rmsprop",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
@@ -49,18 +41,15 @@ BASELINE = {
     "optimizer.weight_decay": 4e-5,
     "optimizer.decay_biases": False,
     "optimizer.clip_norm": None,
-    "schedule.kind": "exponential",
-    "schedule.learning_rate": 0.64,
-    "schedule.reference_batch": 256,
-    "schedule.warmup_epochs": 5.0,
-    "schedule.factor": 0.97,
-    "schedule.decay_epochs": 2.4,
-    "schedule.final_fraction": 1e-4,
 }
 ROWS = {
     "baseline": {},
     "dropblock": {"drop.kind": "dropblock"},
-    "drop_path": {"model.path_keep_prob": 0.7},
+    "drop_path": {
+        "drop.kind": "drop_path",
+        "drop.keep_prob": 0.7,
+        "drop.places.first_half": 1.0,
+    },
 }
 
 
@@ -73,18 +62,13 @@ def test_the_fields_are_the_papers(variant):
     config = flat(imagenet_amoebanet_b.get_config(variant).to_dict())
     expected = BASELINE | ROWS[variant]
     assert {name: config[name] for name in expected} == expected
-    assert [name for name in config if name.startswith("drop.places")] == ["drop.places.last_half"]
+    places = {name for name in config if name.startswith("drop.places")}
+    assert places == {name for name in expected if name.startswith("drop.places")}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_every_row(family):
-    was = flat(family.get_config("baseline").to_dict())
-    assert list(amoebanet.VARIANTS) == list(ROWS)
-    for variant, fields in ROWS.items():
-        now = flat(family.get_config(variant).to_dict())
-        assert {name: value for name, value in now.items() if value != was[name]} == fields
-    with pytest.raises(ValueError, match="no variant 'dropout'.*baseline, dropblock, drop_path"):
-        family.get_config("dropout")
+def test_the_docstring_has_the_papers_results():
+    printed = dict(re.findall(r":(\w+) +(\d\d\.\d\d)", imagenet_amoebanet_b.__doc__))
+    assert printed == {name: f"{paper['top1'][0]:.2f}" for name, paper in table2.PAPER.items()}
 
 
 def test_schedules_on_imagenet():
@@ -94,19 +78,16 @@ def test_schedules_on_imagenet():
     assert (plan.steps_per_epoch, plan.total_steps) == (625, 212_500)
     # 5.12 at a batch of 2048; 2.4 epochs are 1500 steps, counted from the start of training.
     for step, rate in {0: 0, 1250: 2.048, 3125: 5.12 * 0.97**2, 4500: 5.12 * 0.97**3}.items():
-        assert float(plan.learning_rate(step)) == pytest.approx(rate, rel=1e-5)
-    assert float(plan.learning_rate(212_499)) == pytest.approx(5.12 * 0.97**141, rel=1e-4)
-    assert [plan.own_keep_probs["path_keep_prob"](s) for s in (0, 106_250, 212_500)] == (
+        assert float(plan.learning_rate_schedule(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(plan.learning_rate_schedule(212_499)) == pytest.approx(5.12 * 0.97**141, rel=1e-4)
+    assert [plan.keep_prob_schedule(step) for step in (0, 106_250, 212_500)] == (
         pytest.approx([1, 0.85, 0.7])
     )
-    assert plan.keep_prob(212_500) == 1  # nothing but paths
-    assert plan.task.drops
 
 
 def test_dry_run_of_the_small_network_lists_its_sites(capsys):
     config = cifar10_amoebanet.get_config("dropblock")
-    config.model.path_keep_prob = 0.7
-    dry_run(config, make_task)
+    dry_run(config, make_task, jax.devices()[:1])
     out = capsys.readouterr().out
     counts = re.findall(r"parameters(?: without the auxiliary head)?: ([\d,]+)", out)
     total, without = (int(count.replace(",", "")) for count in counts)
@@ -115,25 +96,17 @@ def test_dry_run_of_the_small_network_lists_its_sites(capsys):
     sites = dict(re.findall(r"\n  (\S+): (\d+ x \d+|no map)", out))
     assert sites["first_half.reduction1.h0.norm"] == "8 x 8"
     assert sites["last_half.cell2.h3.left.skip"] == "4 x 4"
-    assert sites["head"] == "no map" and sites["path.first_half.cell0.h2.left"] == "16 x 16"
+    assert sites["head"] == "no map" and "1 sites of the network's own besides" in out
     assert "step 23,430: 0.9000 (first_half.reduction1 0.9000, last_half 0.9000)" in out
-    assert "path_keep_prob 0.7000" in out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ROWS)
 def test_dry_run_on_imagenet(variant, capsys):
-    dry_run(imagenet_amoebanet_b.get_config(variant), make_task)
+    dry_run(imagenet_amoebanet_b.get_config(variant), make_task, jax.devices()[:1])
     out = capsys.readouterr().out
     assert "parameters without the auxiliary head: 141,747,368" in out
     if variant == "dropblock":
         assert "dropblock sites: 120, last_half: 120" in out
         maps = re.findall(r"\n  last_half\.\S+: (\d+ x \d+)", out)
         assert len(maps) == 120 and set(maps) == {"21 x 21", "11 x 11"}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_config_opens_with_its_command_and_its_result(family):
-    name = family.__name__.split(".")[-1]
-    assert re.search(rf"\n    python train.py --config configs/{name}.py", family.__doc__)
-    assert "\nExpected" in family.__doc__

@@ -7,15 +7,9 @@ from PIL import Image
 from inputs.joint_transforms import IGNORE, detection_transform, segmentation_transform
 from inputs.pipeline import eval_batches, train_batches
 from inputs.scenes import Scenes
+from photos import photo
 
 FILL = (10, 20, 30)
-
-
-def photo(height, width, seed=0):
-    """A smooth colour image."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
-    resized = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
 
 
 def example(image, boxes=(), *, labels=None, crowd=None, index=7):

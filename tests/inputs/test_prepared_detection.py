@@ -1,4 +1,3 @@
-import io
 import logging
 import pickle
 
@@ -11,6 +10,7 @@ from inputs.detection_sources import detection_source
 from inputs.images import DataError
 from inputs.joint_transforms import detection_transform
 from inputs.pipeline import train_batches
+from photos import encoded
 from toy_tfds import record, write_tfds
 
 LABELS = ("ant", "bee", "cat")
@@ -22,9 +22,7 @@ BOXES = [
 
 
 def jpeg(height, width):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 100, 50)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (width, height), (200, 100, 50)))
 
 
 def coco_features(names=LABELS, crowd="is_crowd"):

@@ -1,0 +1,27 @@
+"""What a source gives: examples, by index."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+
+class Example(TypedDict):
+    """One example: `image` uint8 `[height, width, channels]` and an int32 `label`."""
+
+    image: np.ndarray
+    label: np.int32
+
+
+class Source(Protocol):
+    """Random access to examples; safe to read from many threads.
+
+    `source[i]` raises DataError, naming the file, for an example that cannot be decoded.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
