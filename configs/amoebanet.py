@@ -18,7 +18,6 @@ VARIANTS = {
         "drop.kind": "drop_path",
         "drop.keep_prob": 0.7,
         "drop.places.first_half": 1.0,
-        "drop.places.last_half": 1.0,
     },
 }
 
@@ -35,7 +34,7 @@ def get_config() -> Any:
     config.model.remat = "none"  # or "cells", "operations": computed anew, for less memory
     del config.model.depth, config.model.width_multiplier
 
-    config.drop.places = ConfigDict({"last_half": 1.0})
+    config.drop.places = ConfigDict({"first_half": 0.0, "last_half": 1.0})
     config.drop.keep_prob = 0.9
 
     config.label_smoothing = 0.1

@@ -27,6 +27,7 @@ BASELINE = {
     "drop.keep_prob": 0.9,
     "drop.schedule": "linear",
     "drop.block_size": 11,
+    "drop.places.first_half": 0.0,
     "drop.places.last_half": 1.0,
     "drop.sites": ("conv", "skip"),
     "data.image_size": 331,
