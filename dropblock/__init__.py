@@ -1,6 +1,7 @@
 """DropBlock (Ghiasi, Lin, Le, NeurIPS 2018) for JAX: pure functions that need jax alone.
 
-`dropblock.nnx` and `dropblock.linen` hold the Flax modules.
+`dropblock.nnx` and `dropblock.linen` hold the Flax modules; `dropblock.checks` says what the
+arguments must be, for code that passes them on.
 """
 
 from dropblock.baselines import drop_path, dropout, spatial_dropout

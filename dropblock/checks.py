@@ -1,4 +1,8 @@
-"""What the arguments of the public functions must be, said in one place."""
+"""What the arguments of the public functions must be, said in one place.
+
+Public: a network or a training loop that takes a keep_prob or a block_size refuses wrong ones by
+the same rules, in the same words.
+"""
 
 import math
 import operator

@@ -52,7 +52,7 @@ class Plan:
     @property
     def platform(self) -> str:
         """Of the devices: "cpu", "gpu" or "tpu"."""
-        return self.mesh.devices.flat[0].platform
+        return sharding.platform(self.mesh)
 
     @property
     def eval_every(self) -> int:
@@ -219,7 +219,7 @@ def make_plan(
             total_steps=total_steps,
         )
         target = config.drop.keep_prob if task.drop.kind != "none" else 1.0
-        platform = mesh.devices.flat[0].platform
+        platform = sharding.platform(mesh)
         network = state_lib.make_network(lambda rngs: task.make_model(platform, rngs))
         optimizer = optimizer_lib.make_optimizer(config.optimizer, network.params)
     if train:
