@@ -36,7 +36,7 @@ def state(workdir, step):
 def part(config, workdir, stop_at=99):
     """Trains until the n-th time that a stop signal is asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "StopSignals", lambda: contextlib.nullcontext(StopsAt(stop_at)))
+        patch.setattr(train, "StopSignals", lambda *_: contextlib.nullcontext(StopsAt(stop_at)))
         return train.train(config, workdir)
 
 

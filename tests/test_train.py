@@ -151,7 +151,8 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monke
     monkeypatch.setattr(train, "make_evaluate", lambda *_: evaluation)
 
     def part(stop_at, workdir=workdir):
-        monkeypatch.setattr(train, "StopSignals", lambda: contextlib.nullcontext(StopsAt(stop_at)))
+        stop = contextlib.nullcontext(StopsAt(stop_at))
+        monkeypatch.setattr(train, "StopSignals", lambda *_: stop)
         return train.train(tiny.get_config(), workdir)
 
     assert part(6) == 143  # at step 6, where an evaluation of 4 batches is due

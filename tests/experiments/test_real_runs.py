@@ -100,7 +100,8 @@ def test_figures_5_and_6_of_a_trained_network(whole):
     found = figure5.evaluate(run, 2, [0.0, 0.5, 1.0])
     assert found[1.0] == pytest.approx(result["best"]["top1"])  # nothing is dropped
     assert found[0.0] == pytest.approx(10)  # all is dropped: each is called the same
-    assert trained.load(run, kind="dropblock", block_size=3).plan.task.drop.block_size == 3
+    plan, _ = trained.load(run, kind="dropblock", block_size=3)
+    assert plan.task.drop.block_size == 3
     known = json.loads((run.workdir / "inference.json").read_text())
     assert known == {"2 0": found[0.0], "2 0.5": found[0.5], "2 1": found[1.0]}
     # What is known is not evaluated again.
