@@ -188,6 +188,7 @@ def attempt(tests: list[str], timeout: float) -> tuple[TestOutcome, str]:
         child = os.fork()
         if child == 0:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             # A failure is enough; that it is a small one is no matter.
@@ -296,6 +297,8 @@ def main() -> None:
     notes = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())
     RESULTS.mkdir(parents=True, exist_ok=True)
     os.nice(5)
+    # So that the temporary copy goes, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": str(RESULTS / "cache"),
         "JAX_PLATFORMS": "cpu",
