@@ -126,6 +126,11 @@ class _Essence(ast.NodeTransformer):
         node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
         return node
 
+    def visit_keyword(self, node):
+        self.generic_visit(node)
+        # An assertion that cannot fail.
+        return ast.keyword(node.arg, ast.Constant(None)) if node.arg == "strict" else node
+
     def visit_Raise(self, node):
         if isinstance(node.exc, ast.Call):
             node.exc = node.exc.func

@@ -126,10 +126,28 @@ def test_each_image_has_its_own_size(outputs):
     np.testing.assert_array_equal(boxes.max(axis=1)[:, 2:], sizes)
 
 
+def test_a_score_at_the_least_one_is_not_below_it(outputs):
+    even = np.zeros_like(outputs[0]), outputs[1]  # all scores are 1/2
+    assert (decode(even, min_score=0.5).labels[:, 0] >= 0).all()
+    assert (decode(even, min_score=np.nextafter(np.float32(0.5), 1)).labels == -1).all()
+
+
+def test_defaults():
+    # 5,001 squares apart from one another, of which 5,000 are candidates.
+    left = 2.0 * np.arange(5001, dtype=np.float32)
+    anchors = np.stack([0 * left, left, 0 * left + 1, left + 1], axis=-1)
+    outputs = np.zeros((1, 5001, 1), np.float32), np.zeros((1, 5001, 4), np.float32)
+    found = decode_lib.decode(*outputs, anchors, (1, 20_000), max_detections=5001)
+    assert (found.labels >= 0).sum() == 5000
+    found = decode_lib.decode(*outputs, anchors, (1, 20_000))
+    np.testing.assert_array_equal(found.boxes[0], anchors[:100])
+
+
 def test_a_diverged_model_detects_nothing(outputs):
     logits, codes = outputs
     logits = np.concatenate([np.full_like(logits[:1], np.nan), logits[1:]])
-    codes = np.concatenate([codes[:1], np.full_like(codes[1:2], np.nan), codes[2:]])
+    codes = codes.copy()
+    codes[1, :, 0] = np.nan  # one coordinate is enough
     found = decode((logits, codes))
     assert (found.labels[:2] == -1).all() and not found.scores[:2].any()
     assert (found.labels[2:] >= 0).all() and all(np.isfinite(part).all() for part in found)
