@@ -83,3 +83,4 @@ def test_padding_has_finite_codes(function):
     # Boxes of padding are encoded too, and then masked.
     zeros, anchors = jnp.zeros((1, 4)), jnp.array([[0.0, 0.0, 4.0, 4.0]])
     assert np.isfinite(function(zeros, anchors)).all()
+    assert np.isfinite(function(anchors, zeros)).all()
