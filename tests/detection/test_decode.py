@@ -61,6 +61,14 @@ def test_a_suppressed_box_suppresses_none_and_classes_do_not_mix():
     np.testing.assert_array_equal(kept, padded([0, 2, 3]))
 
 
+def test_boxes_without_area_suppress_none():
+    # As clipping leaves of boxes beyond the image; also in the last block, which is not full.
+    labels = np.full(CANDIDATES, -1)
+    labels[[0, 1, 298, 299]] = 0
+    boxes = np.zeros((CANDIDATES, 4), np.float32)
+    np.testing.assert_array_equal(nms(boxes, labels), padded([0, 1, 298, 299]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.5, 3.0, 1e3]))
 def test_top_pairs_are_those_of_a_stable_sort(seed, spread):
