@@ -18,6 +18,7 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -57,8 +58,9 @@ OPERATORS = {
 }
 NAMES = {prefix + name for prefix, names in OPERATORS.items() for name in names.split()}
 SWAPS = {"min": "max", "minimum": "maximum", "any": "all", "argmin": "argmax", "floor": "ceil"}
-TIMEOUT = "timeout"
 SWAPS |= {new: old for old, new in SWAPS.items()}
+TIMEOUT = "timeout"
+MEMORY = 4 * 2**30  # bytes that a mutant may fill
 
 
 class RemoveStatement(Operator):
@@ -194,6 +196,7 @@ def attempt(tests: list[str], timeout: float) -> tuple[TestOutcome, str]:
         if child == 0:
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             # A failure is enough; that it is a small one is no matter.
@@ -263,9 +266,10 @@ def report(module: Path, session: WorkDB, notes: dict) -> int:
     harmless = {(note["line"], note["becomes"]) for note in notes["harmless"].get(str(module), ())}
     unexplained, met = [], set()
     for item, result in alive:
-        lines = [line for line in result.diff.splitlines() if line[:3] not in ("---", "+++")]
+        lines = result.diff.splitlines()[2:]
         old, new = (
-            " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"
+            " ".join(" ".join(line[1:] for line in lines if line[0] == sign).split())
+            for sign in "-+"
         )
         met.add((old, new))
         if (old, new) not in harmless:
