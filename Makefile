@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint clean
+.PHONY: train test test-slow lint mutants clean
 
 train: .venv/.installed
 	$(BIN)/python train.py --config configs/mnist_resnet.py:dropblock_label_smoothing --workdir runs/mnist
@@ -17,6 +17,10 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Hours for all modules; see tests/mutants.py for MODULES="..." and AGAIN=1.
+mutants: .venv/.installed
+	$(BIN)/python tests/mutants.py $(MODULES) $(if $(AGAIN),--again)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -54,6 +54,13 @@ def test_other_levels_and_shapes():
     np.testing.assert_array_equal(anchors[-1], [20, 52, 36, 68])
 
 
+def test_the_least_of_everything():
+    anchors = make_anchors(
+        1, 1, min_level=0, max_level=0, scales=1, aspects=((1.0, 1.0),), anchor_scale=0.5
+    )
+    np.testing.assert_array_equal(anchors, [[0.25, 0.25, 0.75, 0.75]])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +71,7 @@ def test_other_levels_and_shapes():
         ({"height": 640, "width": 640, "min_level": -1}, "min_level.*-1"),
         ({"height": 640, "width": 640, "scales": 0}, "scales.*0"),
         ({"height": 640, "width": 640, "aspects": ()}, "aspects"),
+        ({"height": 640, "width": 640, "anchor_scale": 0.0}, "anchor_scale.*0.0"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

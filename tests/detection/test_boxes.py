@@ -1,5 +1,7 @@
 """Overlaps and codes of boxes agree with NumPy's, one box at a time."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,12 @@ from detection import boxes as box_lib
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 40))
-def test_iou_is_the_literal_one(seed, side):
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.sampled_from([1, 64]))
+def test_iou_is_the_literal_one(seed, side, parts):
     random = np.random.default_rng(seed)
-    boxes, others = literal.whole_boxes(random, 7, side), literal.whole_boxes(random, 5, side)
+    # In parts of a pixel, too.
+    boxes = literal.whole_boxes(random, 7, side) / np.float32(parts)
+    others = literal.whole_boxes(random, 5, side) / np.float32(parts)
     expected = [[literal.iou(box, other) for other in others] for box in boxes]
     np.testing.assert_array_equal(jax.jit(box_lib.iou)(boxes, others), expected)
 
@@ -32,6 +36,16 @@ def test_boxes_without_area_overlap_nothing():
     boxes = jnp.array([[0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 1.0, 1.0], [0.0, 0.0, 4.0, 4.0]])
     np.testing.assert_array_equal(box_lib.area(boxes), [0.0, 0.0, 16.0])
     np.testing.assert_array_equal(box_lib.iou(boxes, boxes), np.diag([0.0, 0.0, 1.0]))
+
+
+def test_areas_by_hand():
+    boxes = jnp.array(
+        [
+            [[1.0, 2.0, 4.0, 9.0], [0.0, 0.0, 0.5, 0.25]],
+            [[4.0, 2.0, 1.0, 9.0], [1.0, 9.0, 4.0, 2.0]],  # one edge is turned around
+        ]
+    )
+    np.testing.assert_array_equal(box_lib.area(boxes), [[21.0, 0.125], [0.0, 0.0]])
 
 
 def test_boxes_are_cut_at_the_edges():
@@ -55,10 +69,11 @@ def test_codes_by_hand():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_decoding_undoes_encoding(seed):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(4,), (20, 4), (4, 5, 4)]))
+def test_decoding_undoes_encoding(seed, shape):
     random = np.random.default_rng(seed)
-    boxes, anchors = (literal.whole_boxes(random, 20, 600) for _ in range(2))
+    count = math.prod(shape[:-1])
+    boxes, anchors = (literal.whole_boxes(random, count, 600).reshape(shape) for _ in range(2))
     codes = jax.jit(box_lib.encode)(boxes, anchors)
     np.testing.assert_allclose(jax.jit(box_lib.decode)(codes, anchors), boxes, atol=0.05)
 
@@ -68,3 +83,4 @@ def test_padding_has_finite_codes(function):
     # Boxes of padding are encoded too, and then masked.
     zeros, anchors = jnp.zeros((1, 4)), jnp.array([[0.0, 0.0, 4.0, 4.0]])
     assert np.isfinite(function(zeros, anchors)).all()
+    assert np.isfinite(function(anchors, zeros)).all()

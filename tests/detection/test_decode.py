@@ -46,7 +46,7 @@ def test_a_chain_of_suppression():
     # crosses the blocks' borders.
     start = 2.0 * np.arange(CANDIDATES, dtype=np.float32)
     boxes = np.stack([0 * start, start, 0 * start + 8, start + 8], axis=-1)
-    kept = nms(boxes, np.zeros(CANDIDATES, np.int32), iou_threshold=0.5)  # 6/10, 4/12
+    kept = nms(boxes, np.zeros(CANDIDATES, np.int32))  # 6/10 and 4/12, around the default, 1/2
     np.testing.assert_array_equal(kept, np.arange(0, 2 * LIMIT, 2))
 
 
@@ -59,6 +59,14 @@ def test_a_suppressed_box_suppresses_none_and_classes_do_not_mix():
     # An IoU at the threshold, 4/12, is not above it.
     kept = nms(boxes, labels, iou_threshold=np.float32(4) / np.float32(12))
     np.testing.assert_array_equal(kept, padded([0, 2, 3]))
+
+
+def test_boxes_without_area_suppress_none():
+    # As clipping leaves of boxes beyond the image; also in the last block, which is not full.
+    labels = np.full(CANDIDATES, -1)
+    labels[[0, 1, 298, 299]] = 0
+    boxes = np.zeros((CANDIDATES, 4), np.float32)
+    np.testing.assert_array_equal(nms(boxes, labels), padded([0, 1, 298, 299]))
 
 
 @settings(max_examples=30, deadline=None)
@@ -126,10 +134,28 @@ def test_each_image_has_its_own_size(outputs):
     np.testing.assert_array_equal(boxes.max(axis=1)[:, 2:], sizes)
 
 
+def test_a_score_at_the_least_one_is_not_below_it(outputs):
+    even = np.zeros_like(outputs[0]), outputs[1]  # all scores are 1/2
+    assert (decode(even, min_score=0.5).labels[:, 0] >= 0).all()
+    assert (decode(even, min_score=np.nextafter(np.float32(0.5), 1)).labels == -1).all()
+
+
+def test_defaults():
+    # 5,001 squares apart from one another, of which 5,000 are candidates.
+    left = 2.0 * np.arange(5001, dtype=np.float32)
+    anchors = np.stack([0 * left, left, 0 * left + 1, left + 1], axis=-1)
+    outputs = np.zeros((1, 5001, 1), np.float32), np.zeros((1, 5001, 4), np.float32)
+    found = decode_lib.decode(*outputs, anchors, (1, 20_000), max_detections=5001)
+    assert (found.labels >= 0).sum() == 5000
+    found = decode_lib.decode(*outputs, anchors, (1, 20_000))
+    np.testing.assert_array_equal(found.boxes[0], anchors[:100])
+
+
 def test_a_diverged_model_detects_nothing(outputs):
     logits, codes = outputs
     logits = np.concatenate([np.full_like(logits[:1], np.nan), logits[1:]])
-    codes = np.concatenate([codes[:1], np.full_like(codes[1:2], np.nan), codes[2:]])
+    codes = codes.copy()
+    codes[1, :, 0] = np.nan  # one coordinate is enough
     found = decode((logits, codes))
     assert (found.labels[:2] == -1).all() and not found.scores[:2].any()
     assert (found.labels[2:] >= 0).all() and all(np.isfinite(part).all() for part in found)

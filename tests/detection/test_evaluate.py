@@ -83,10 +83,16 @@ def test_more_objects_than_a_hundred():
     # 200 objects in a row, all found: at 100 detections only half of them can be.
     truth = GROUND_TRUTH | {"annotations": [annotation(7, 3, 50.0 * n) for n in range(200)]}
     found = [detection(7, 3, 50.0 * n, 0.5) for n in range(200)]
-    at_100, _ = evaluate(truth, found)
-    at_500, _ = evaluate(truth, found, max_detections=500)
+    at_11, cat_at_11 = evaluate(truth, found, max_detections=11)
+    at_100, cat_at_100 = evaluate(truth, found)
+    at_500, cat_at_500 = evaluate(truth, found, max_detections=500)
+    # A recall of 11 / 200 is above the first 6 of 101 points, and one of a half above 51.
+    assert (at_11["AP"], at_11["AR11"]) == pytest.approx((6 / 101, 11 / 200))
     assert (at_100["AP"], at_100["AR100"]) == pytest.approx((51 / 101, 0.5))
     assert (at_500["AP"], at_500["AR500"]) == pytest.approx((1.0, 1.0))
+    for metrics, of_classes in ((at_11, cat_at_11), (at_100, cat_at_100), (at_500, cat_at_500)):
+        assert (metrics["AR1"], metrics["AR10"]) == pytest.approx((1 / 200, 10 / 200))
+        assert of_classes["cat"] == pytest.approx(metrics["AP"])
 
 
 def test_no_detections():

@@ -72,6 +72,12 @@ def test_matches_by_hand():
     np.testing.assert_array_equal(match(boxes, labels, ROW, 0.6), [0, 1, 2, -1])  # all forced
 
 
+def test_the_threshold_is_one_half():
+    anchors = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4]], np.float32)
+    boxes = np.array([[0, 0, 10, 10]], np.float32)  # IoU 1, 0.5 and 0.4
+    np.testing.assert_array_equal(match(boxes, np.zeros(1, np.int32), anchors), [0, 0, -1])
+
+
 def test_the_first_of_two_objects_gets_an_anchor_that_is_best_for_both():
     boxes = np.array([[0, 0, 4, 4], [0, 0, 9, 9], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
     labels = np.array([1, 0, -1, -1])

@@ -63,6 +63,48 @@ def test_the_law_of_the_bits(key, probability):
     agree(both.sum(), probability**2, both.size)
 
 
+def test_two_parts_make_up_the_probability(monkeypatch, key):
+    # Counting would need 1e10 bits to see that one part is a little off.
+    parts = {}
+
+    def dense(key, shape, planes, zero):
+        parts["planes"] = planes
+        return jnp.zeros(shape, jnp.uint32)
+
+    def sparse(key, shape, probability, typical, zero):
+        parts["rare"] = probability
+        return jnp.zeros((shape[0], shape[1] * words.width(shape[2])), jnp.uint32)
+
+    monkeypatch.setattr(draws, "_dense", dense)
+    monkeypatch.setattr(draws, "_sparse", sparse)
+    for probability in [*PROBABILITIES, *np.linspace(0, 1, 50)]:
+        with jax.disable_jit():  # so that the parts are numbers
+            draws.bernoulli(key, (1, 1, 1), np.float32(probability), 0.1)
+        planes, rare = int(parts["planes"]), float(parts["rare"])
+        assert 0 <= planes <= 128 and 0 <= rare <= 1 / 32
+        both = 1 - (1 - planes / 256) * (1 - rare)
+        assert both == pytest.approx(min(probability, 1 - probability), abs=1e-7)
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+def test_rare_ones_are_set_one_gap_after_the_other(channels):
+    rows, sites, probability = 3, 20, jnp.float32(0.03)
+    key, length = (jnp.uint32(5), jnp.uint32(7)), sites * channels
+    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows, length)))
+    numbers = draws._exponential(draws._threefry(key, *counters)[0].T)
+    gaps = np.floor(numbers * (-1 / jnp.log1p(-probability))).astype(int) + 1
+    expected = np.zeros((rows, length), bool)
+    for row in range(rows):
+        position = -1
+        for gap in gaps[row]:
+            position += gap
+            if position < length:
+                expected[row, position] = True
+    bits = draws._sparse(key, (rows, sites, channels), probability, 0.01, jnp.uint32(0))
+    unpacked = words.unpack(bits.reshape(rows, sites, -1), channels)
+    np.testing.assert_array_equal(np.asarray(unpacked).reshape(rows, length), expected)
+
+
 @pytest.mark.parametrize("channels", [3, 32, 40])
 @pytest.mark.parametrize("probability", [0.004, 0.2, 0.8])
 def test_first_and_last_positions_are_drawn_as_often(key, channels, probability):
@@ -94,6 +136,14 @@ def test_a_long_example_is_several_streams(monkeypatch, key, probability):
     assert len(set(streams)) == 3
 
 
+def test_positions_beyond_what_float32_counts(key):
+    sites, probability = 2**20, 1e-3  # 2^25 positions, of which float32 has every second one
+    bits = draw(key, (1, sites, 32), probability, typical=probability)
+    for channels in (0x55555555, 0xAAAAAAAA):  # the even and the odd ones
+        last = words.count(bits[:, -sites // 4 :] & jnp.uint32(channels), (0, 1, 2))
+        agree(int(last.sum()), float(np.float32(probability)), sites // 4 * 16)
+
+
 @pytest.mark.parametrize("shape", [(3, 7, 40), (2, 1), (4, 33)])
 def test_zero_and_one_are_certain(key, shape):
     assert not draw(key, shape, 0.0).any()
@@ -123,6 +173,15 @@ def test_any_key_implementation():
             drawn.append(np.asarray(bits).tobytes())
     # A seed is the same words in each, RBG's twice over.
     assert len(set(drawn)) == 2
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_every_bit_of_a_key_matters(length):
+    flipped = 2 ** np.arange(32, dtype=np.uint32)[:, None, None] * np.eye(length, dtype=np.uint32)
+    keys = np.random.default_rng(0).integers(2**32, size=length, dtype=np.uint32)
+    keys = np.concatenate([keys[None], keys ^ flipped.reshape(-1, length)])
+    streams = np.stack(jax.jit(jax.vmap(draws._key_words))(keys), axis=-1)
+    assert len(np.unique(streams, axis=0)) == 32 * length + 1
 
 
 def test_stream_is_not_that_of_jax_random(key):

@@ -30,6 +30,11 @@ def test_ends_are_met_exactly_and_held(target, start):
         assert jax.jit(schedule)(step) == np.float32(end)
 
 
+def test_one_step_is_a_run():
+    schedule = keep_prob_schedule(0.9, 1)
+    assert [schedule(step) for step in (0, 0.5, 1, 2)] == pytest.approx([1.0, 0.95, 0.9, 0.9])
+
+
 def test_number_and_array_agree_and_stay_in_range():
     schedule = keep_prob_schedule(0.9, 977)
     steps = np.arange(1000)

@@ -49,3 +49,10 @@ def test_kept_fraction_of_all_and_nothing_is_exact():
     for cells in (41, 49, 200_704):
         kept = jax.jit(words.kept_fraction, static_argnums=1)(jnp.uint32([0, cells]), cells)
         np.testing.assert_array_equal(kept, [1, 0])
+
+
+def test_kept_fraction_of_a_part():
+    for cells in (41, 49, 200_704):
+        dropped = np.array([1, cells // 3, cells - 1])
+        kept = words.kept_fraction(jnp.asarray(dropped, jnp.uint32), cells)
+        np.testing.assert_allclose(kept, (cells - dropped) / cells, rtol=1e-6)
