@@ -39,9 +39,9 @@ def get_config(variant: str = "dropblock"):
     return config
 
 
-def save_classifier(workdir):
-    """A run of tests/tiny.py whose only checkpoint holds random numbers, which are returned."""
-    config = tiny.get_config()
+def save_classifier(workdir, config=None):
+    """A run (of tests/tiny.py) whose only checkpoint holds random numbers, which are returned."""
+    config = config or tiny.get_config()
     plan = make_plan(config, make_task, jax.devices()[:1])
     config.data.update(plan.task.facts)
     random = np.random.default_rng(0)
