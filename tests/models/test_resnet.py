@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from models.drop import Drop
-from models.layers import Layers, Norm
-from models.resnet import DEPTHS, NORM, ConvNorm, ResNet
+from models.layers import ConvNorm, Layers, Norm
+from models.resnet import DEPTHS, NORM, ResNet
 
 NO_DROP = Drop()
 DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
