@@ -104,6 +104,11 @@ def backbone_of(config) -> Architecture:
 
 def _named(config, field: str, rows: dict[str, Architecture]) -> Architecture:
     """The row that a field of `config.model` names, whose own fields the config has."""
+    if field not in config.model:
+        raise ValueError(
+            f"this config has no model.{field}, one of {', '.join(rows)}: where it is that of a run "
+            "begun before there was one, write it into the run's config.json"
+        )
     name = config.model[field]
     checks.choice(f"model.{field}", name, tuple(rows))
     found = rows[name]

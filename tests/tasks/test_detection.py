@@ -250,6 +250,13 @@ def test_wrong_configs_are_refused(fields, message):
         make_task(config)
 
 
+def test_a_run_of_before_there_were_backbones_is_named():
+    config = tiny_detection.get_config()
+    del config.model.backbone
+    with pytest.raises(ValueError, match="no model.backbone, one of resnet: .* config.json"):
+        make_task(config)
+
+
 def test_an_evaluation_split_without_objects_is_refused(tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "images").mkdir()
