@@ -106,8 +106,8 @@ def _named(config, field: str, rows: dict[str, Architecture]) -> Architecture:
     """The row that a field of `config.model` names, whose own fields the config has."""
     if field not in config.model:
         raise ValueError(
-            f"this config has no model.{field}, one of {', '.join(rows)}: where it is of a run that "
-            "was begun before there was one, write it into the run's config.json"
+            f"this config has no model.{field}, one of {', '.join(rows)}: where it is of a run "
+            "that was begun before there was one, write it into the run's config.json"
         )
     name = config.model[field]
     checks.choice(f"model.{field}", name, tuple(rows))
