@@ -71,6 +71,7 @@ def test_a_damaged_or_missing_config_is_named(tmp_path):
         (None, 7, 10, 100, (10, 7)),
         (3.0, None, 64, 10, (1, 3)),  # a set smaller than a batch
         (0.5, None, 10, 100, (10, 5)),
+        (None, 1, 1, 10, (10, 1)),
     ],
 )
 def test_lengths(config, epochs, steps, batch, examples, expected):
