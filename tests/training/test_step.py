@@ -302,6 +302,8 @@ def test_an_evaluation_drops_where_it_is_asked_to(key, drop):
     [
         (12, 8, 1, "12 cannot be divided over 8 devices: use 8 or 16"),
         (16, 8, 4, "16 cannot be divided over 8 devices x 4 micro-batches: use 32"),
+        (12, 8, 2, "12 cannot be divided over 8 devices x 2 micro-batches: use 16"),
+        (80, 8, 4, "80 cannot be divided over 8 devices x 4 micro-batches: use 64 or 96"),
         (16, 1, 0, "accumulate must be at least 1"),
     ],
 )
@@ -309,3 +311,10 @@ def test_batches_that_do_not_divide_are_refused(batch, devices, accumulate, mess
     mesh = sharding.make_mesh(jax.devices()[:devices])
     with pytest.raises(ValueError, match=message):
         sharding.check_batch(mesh, batch, accumulate)
+
+
+def test_batches_that_divide_are_taken_whole():
+    mesh = sharding.make_mesh(jax.devices())
+    for batch, accumulate in ((8, 1), (64, 4), (32, 4)):
+        sharding.check_batch(mesh, batch, accumulate)
+        assert sharding.local_rows(mesh, batch) == slice(0, batch)
