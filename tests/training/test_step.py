@@ -283,7 +283,7 @@ def test_a_loss_is_of_a_network_that_trains_and_drops(key):
 
 @pytest.mark.parametrize("drop", [False, True])
 def test_an_evaluation_drops_where_it_is_asked_to(key, drop):
-    step = make_eval_step(Scale(), Scale(), drop=drop)
+    step = jax.jit(make_eval_step(Scale(), Scale(), drop=drop))
     batch = {
         "x": jnp.array([1.0, 2.0]),
         "mask": jnp.array([True, False]),
