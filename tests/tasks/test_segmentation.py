@@ -185,7 +185,9 @@ def test_no_pixel_has_no_metrics(task):
 
 def test_what_is_predicted_is_counted_for_each_example(task):
     labels = np.random.default_rng(0).integers(0, 11, (2, 33, 33)).astype(np.uint8)
-    logits = jax.nn.one_hot((labels + [[[0]], [[1]]]) % 11, 11)  # the second is wrong everywhere
+    logits = jax.nn.one_hot(
+        (labels + np.array([0, 1])[:, None, None]) % 11, 11
+    )  # one right, one wrong
     labels[:, 9] = IGNORE
     batch = {"label": labels, "scale": np.ones((2, 2), np.float32)}
     found = task.predict({"logits": logits}, batch, lambda fn: fn)
