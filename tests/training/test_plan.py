@@ -11,6 +11,7 @@ import tiny
 from tasks import make_task
 from training.config import ConfigError
 from training.plan import make_plan
+from training.state import variables
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def plan():
 def test_a_plan_is_of_all_the_data_and_checks_it(plan):
     assert (plan.task.num_train, plan.task.num_eval) == (64, 50)
     assert (plan.steps_per_epoch, plan.total_steps, plan.batch_size) == (4, 12, 16)
+    assert plan.platform == "cpu"
     config = tiny.get_config()
     config.data.name = "nowhere"
     with pytest.raises(ConfigError, match="nowhere"):
@@ -87,6 +89,17 @@ def test_a_step_takes_the_state_and_leaves_the_batch_and_the_key(plan):
     (state, *others), _ = plan.lower_train_step().args_info
     assert all(leaf.donated for leaf in jax.tree.leaves(state))
     assert not any(leaf.donated for leaf in jax.tree.leaves(others))
+
+
+@pytest.mark.parametrize(("options", "sites"), [({}, 0), ({"drop": True}, 6)])
+def test_an_evaluation_drops_only_where_it_is_asked_to(plan, options, sites):
+    batch = plan.abstract_batch | {
+        name: jax.ShapeDtypeStruct((16,), dtype)
+        for name, dtype in (("mask", bool), ("skipped", int))
+    }
+    arguments = (variables(plan.abstract_state), batch, plan.abstract_key, 0.5)
+    sums, _ = plan.eval_step(**options).eval_shape(*arguments)
+    assert len(sums["sites"]) == sites
 
 
 def test_a_state_is_restored_by_the_name_of_its_checkpoint(plan, tmp_path):
