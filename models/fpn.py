@@ -128,6 +128,11 @@ class FPN(nnx.Module):
                 f"min_level must be one of the backbone's levels {sorted(backbone)} and max_level "
                 f"at least {top}, got {min_level} and {max_level}"
             )
+        if gaps := set(range(min_level, top)) - backbone.keys():
+            raise ValueError(
+                f"a backbone must have a map of each level from {min_level} to {top}, got none of "
+                f"{sorted(gaps)}"
+            )
         if channels < 1:
             raise ValueError(f"the pyramid's channels must be at least 1, got {channels}")
         checks.choice("upsampling", upsampling, UPSAMPLING)

@@ -7,6 +7,9 @@ from flax import nnx
 
 from models import convolution
 
+# TensorFlow 1's variance_scaling_initializer() defaults, not He's scale of 2.
+_CONV_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
@@ -64,3 +67,25 @@ class Layers:
             dtype=self.dtype,
             rngs=self.rngs,
         )
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, then BatchNorm, as the authors' ResNet has them."""
+
+    def __init__(self, inputs, outputs, size, stride=1, *, zero_scale=False, layers):
+        # A strided convolution pads as much on either side whatever the input's size, where
+        # SAME would pad an even input more at its end.
+        padding = "SAME" if stride == 1 else [((size - 1) // 2, size // 2)] * 2
+        self.conv = layers.conv(
+            inputs,
+            outputs,
+            (size, size),
+            stride,
+            padding=padding,
+            use_bias=False,
+            kernel_init=_CONV_INIT,
+        )
+        self.norm = layers.batch_norm(outputs, zero_scale=zero_scale)
+
+    def __call__(self, x, train):
+        return self.norm(self.conv(x), use_running_average=not train)

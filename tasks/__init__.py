@@ -1,4 +1,7 @@
-"""One file for each problem: what it adds to the training loop."""
+"""One file for each problem: what it adds to the training loop.
+
+A new task is its file here, a row of `TASKS`, and a config: docs/extending.md.
+"""
 
 from tasks.classification import Classification
 from tasks.detection import Detection

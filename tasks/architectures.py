@@ -84,30 +84,35 @@ def architecture_of(config) -> Architecture:
     Raises:
       ValueError: there is no such network, or the config is another's.
     """
-    name = config.model.name
-    checks.choice("model.name", name, tuple(ARCHITECTURES))
-    found = ARCHITECTURES[name]
-    if found.fields[0] not in config.model:
-        raise ValueError(
-            f"this config is not of model.name {name!r}: it has no model.{found.fields[0]}; "
-            "use a config of that network"
-        )
-    return found
+    return _named(config, "name", ARCHITECTURES)
 
 
 def backbone_of(config) -> Architecture:
     """What a detection or segmentation config names, its BatchNorm's fields checked.
 
     Raises:
-      ValueError: there is no such backbone, or a field is out of range.
+      ValueError: there is no such backbone, the config is another's, or a field is out of range.
     """
     model = config.model
-    names = tuple(name for name, row in ARCHITECTURES.items() if row.backbone)
-    checks.choice("model.backbone", model.backbone, names)
+    backbones = {name: row for name, row in ARCHITECTURES.items() if row.backbone}
+    found = _named(config, "backbone", backbones)
     checks.probability("model.bn_momentum", model.bn_momentum)
     if model.bn_epsilon <= 0:
         raise ValueError(f"model.bn_epsilon must be positive, got {model.bn_epsilon}")
-    return ARCHITECTURES[model.backbone]
+    return found
+
+
+def _named(config, field: str, rows: dict[str, Architecture]) -> Architecture:
+    """The row that a field of `config.model` names, whose own fields the config has."""
+    name = config.model[field]
+    checks.choice(f"model.{field}", name, tuple(rows))
+    found = rows[name]
+    if found.fields[0] not in config.model:
+        raise ValueError(
+            f"this config is not of model.{field} {name!r}: it has no model.{found.fields[0]}; "
+            "use a config of that network"
+        )
+    return found
 
 
 def pyramid_options(config, drop: Drop, platform: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Starting the commands of this repository in processes of their own, for the tests of runs."""
+"""Starting the commands of this repository in processes of their own, and what their runs leave."""
 
 import json
 import os
@@ -7,21 +7,32 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
 
 
-def start(workdir, *arguments, config=TINY, script="train.py", devices=1):
-    """Starts `python train.py`, compiling lightly."""
+def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimized=False):
+    """Starts `python train.py`, compiling lightly, or as its users do."""
     command = [sys.executable, script, "--workdir", str(workdir)]
     if script == "train.py":
         command += ["--config", config]
     environment = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "COLUMNS": "200",
+        "PYTHONPATH": str(ROOT / "tests"),  # whose configs import each other
     }
+    if optimized:
+        # What conftest.py has set goes too.
+        for name in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
+            environment.pop(name, None)
+    else:
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     return subprocess.Popen(
         command + list(arguments),
         cwd=ROOT,
@@ -83,3 +94,23 @@ class StopsAt:
 
 def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(workdir):
+    """All lines but for how long they took."""
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in records(workdir)]
+
+
+def arrays(workdir, step):
+    """Every array of a checkpoint, by its path."""
+    path = workdir / "checkpoints" / str(step)
+    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
+        tree = ocp.load(path, checkpointable_name="state")
+    return {
+        jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def state(workdir, step):
+    """The bytes of every array of a checkpoint."""
+    return {name: array.tobytes() for name, array in arrays(workdir, step).items()}

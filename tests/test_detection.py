@@ -3,34 +3,18 @@
 import contextlib
 import json
 import shutil
-import warnings
 
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 import tiny_detection
 import train
-from processes import StopsAt, once, records, run
+from processes import StopsAt, once, records, run, state, untimed
 from tasks import make_task
 from training.evaluation import make_evaluate
 from training.plan import make_plan
-
-
-def untimed(workdir):
-    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in records(workdir)]
-
-
-def state(workdir, step):
-    """The bytes of every array of a checkpoint."""
-    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
-        tree = ocp.load(workdir / "checkpoints" / str(step), checkpointable_name="state")
-    return {
-        jax.tree_util.keystr(path): np.asarray(x).tobytes()
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def part(config, workdir, stop_at=99):

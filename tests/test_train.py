@@ -1,6 +1,5 @@
 """The training command as its users meet it: whole runs, kills, and what goes wrong."""
 
-import contextlib
 import json
 import pathlib
 import random
@@ -8,42 +7,17 @@ import re
 import shutil
 import signal
 import time
-import warnings
 
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 import tiny
 import train
-from processes import StopsAt, finish, once, records, run, start
-from tasks import make_task
+from processes import arrays, finish, once, records, run, start, state, untimed
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
-from training.evaluation import make_evaluate
-from training.plan import make_plan
-
-
-def untimed(workdir):
-    """All lines but for how long they took."""
-    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in records(workdir)]
-
-
-def arrays(workdir, step):
-    """Every array of a checkpoint, by its path."""
-    path = workdir / "checkpoints" / str(step)
-    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
-        tree = ocp.load(path, checkpointable_name="state")
-    return {
-        jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def state(workdir, step):
-    """The bytes of every array of a checkpoint."""
-    return {name: array.tobytes() for name, array in arrays(workdir, step).items()}
 
 
 @pytest.fixture(scope="module")
@@ -140,39 +114,6 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     assert f"going on from step {step} of 12" in run(workdir)
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
-
-
-def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, monkeypatch):
-    workdir, whole = tmp_path / "run", tmp_path / "whole"
-    plan = make_plan(tiny.get_config(), make_task, jax.devices()[:1])
-    evaluation = make_evaluate(plan)
-    # Each part would trace and compile the same again.
-    monkeypatch.setattr(train, "make_plan", lambda *_: plan)
-    monkeypatch.setattr(train, "make_evaluate", lambda *_: evaluation)
-
-    def part(stop_at, workdir=workdir):
-        stop = contextlib.nullcontext(StopsAt(stop_at))
-        monkeypatch.setattr(train, "StopSignals", lambda *_: stop)
-        return train.train(tiny.get_config(), workdir)
-
-    assert part(6) == 143  # at step 6, where an evaluation of 4 batches is due
-    assert [r["step"] for r in records(workdir)] == [1, 2, 3, 4, 5, 6]
-    assert "eval/top1" not in records(workdir)[-1]
-    assert part(2) == 143  # in that evaluation, which is made up for
-    assert state(workdir, 6) and "eval/top1" not in records(workdir)[-1]
-    assert part(12) == 143  # after it and 6 steps, in the last evaluation
-    assert part(99) == part(99, whole) == 0
-    assert untimed(workdir) == untimed(whole)
-    assert state(workdir, 12) == state(whole, 12)
-    results = [json.loads((path / "result.json").read_text()) for path in (workdir, whole)]
-    assert results[0]["final"] == results[1]["final"] and results[0]["best"] == results[1]["best"]
-    best = []
-    for path in (workdir, whole):
-        with Checkpoints(path / "checkpoints", keep=None, best_metric="top1") as checkpoints:
-            best.append((checkpoints.best, checkpoints.best_value(until=12)))
-    assert best[0] == best[1]
-    times = [r["time/seconds"] for r in records(workdir)]
-    assert times == sorted(times) and results[0]["seconds"] == round(times[-1], 1)
 
 
 def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """A trained classifier as the backbone of another network."""
 
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,9 @@ def load_backbone(plan: Plan, make_task: Callable) -> dict[str, Any]:
     devices = plan.mesh.devices.flat
     source = make_plan(config, make_task, devices, train=False, evaluate=False)
     trained = variables(source.restore(directory, "best", or_latest=True))
-    wanted = {name: plan.abstract_state[name]["backbone"] for name in ("params", "batch_stats")}
+    state = plan.abstract_state
+    # A backbone whose normalisation has no running statistics has none among the batch's.
+    wanted = {name: state[name].get("backbone", {}) for name in ("params", "batch_stats")}
     found = {
         name: {part: trained[name][part] for part in wanted[name] if part in trained[name]}
         for name in wanted
@@ -55,7 +58,10 @@ def load_backbone(plan: Plan, make_task: Callable) -> dict[str, Any]:
 
 def with_backbone(state: dict, backbone: dict[str, Any]) -> dict:
     """A new run's state that starts from `load_backbone`'s arrays."""
-    new = {name: state[name] | {"backbone": backbone[name]} for name in backbone}
+    new = {
+        name: {part: backbone[name] if part == "backbone" else x for part, x in state[name].items()}
+        for name in backbone
+    }
     if "ema" in state:
         # A copy: two names of one buffer could not both be donated.
         new["ema"] = jax.tree.map(jnp.copy, new)
@@ -70,7 +76,10 @@ def _check_same(theirs, plan: Plan, folder):
             f"{folder} holds a run of {theirs.task} with a {theirs.model.name}: a backbone is "
             f"loaded from classification with a {name}"
         )
-    was, now = (config_lib.flat(config.to_dict()) for config in (theirs, plan.config))
+    # As JSON has them: theirs was read from it, so that its tuples are lists.
+    was, now = (
+        config_lib.flat(json.loads(config_lib.to_json(config))) for config in (theirs, plan.config)
+    )
     fields = [f"model.{field}" for field in plan.task.backbone.fields]
     changes = [
         f"{field} is {was[field]!r} there, {now[field]!r} here"

@@ -112,14 +112,15 @@ def called():
         outputs, _ = model.head({name: out[name] for name in ("p1", "p2", "p3")}, False)
         return out, dropped, outputs
 
-    x = random.standard_normal((2, 33, 41, 1)).astype(np.float32)
+    # Four examples of 8 channels: that a site keeps all or none has a chance of 1e-9.
+    x = random.standard_normal((4, 33, 41, 1)).astype(np.float32)
     return nnx.merge(graphdef, params, stats), call(params, stats, x, jax.random.key(0))
 
 
 def test_levels_are_summed_at_the_finest(called):
     model, (out, _, outputs) = called
     summed = outputs["p1"]
-    assert summed.shape == (2, 17, 21, 8) and outputs["p3"].shape == (2, 5, 6, 8)
+    assert summed.shape == (4, 17, 21, 8) and outputs["p3"].shape == (4, 5, 6, 8)
     for name in ("p2", "p3"):
         summed = summed + upsample(outputs[name], (17, 21), "bilinear")
     expected = model.output(nnx.relu(model.sum_norm(summed, use_running_average=True)))

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from models.drop import Drop
-from models.layers import Layers, Norm
-from models.resnet import DEPTHS, NORM, ConvNorm, ResNet
+from models.layers import ConvNorm, Layers, Norm
+from models.resnet import DEPTHS, NORM, ResNet
 
 NO_DROP = Drop()
 DROP = Drop("dropblock", {"group3": 0.25, "group4": 1.0}, block_size=3)
@@ -244,7 +244,8 @@ def test_keep_prob_1_changes_nothing(key):
 @pytest.mark.parametrize("kind", ["dropblock", "dropout", "spatial_dropout", "drop_path"])
 def test_every_kind_drops(key, kind):
     drop = Drop(kind, {"group4": 1.0}, block_size=3)
-    kept = run(jnp.ones((16, 28, 28, 1)), key, train=True, keep_prob=0.5, drop=drop)["kept"]
+    # 96 examples: of all kinds DropPath, which drops whole ones, is the least certain, to 1e-9.
+    kept = run(jnp.ones((96, 28, 28, 1)), key, train=True, keep_prob=0.5, drop=drop)["kept"]
     assert len(kept) == (1 if kind == "drop_path" else 3)
     assert all(0.2 < float(k.mean()) < 0.9 for k in kept.values())
 

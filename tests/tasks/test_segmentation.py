@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from configs import mask_folder_fcn, scenes_fcn
+import tiny_segmentation
+from configs import mask_folder_fcn
 from eight_devices import mesh as eight_devices
 from inputs.joint_transforms import IGNORE, segmentation_transform
 from tasks import make_task, pictures
@@ -19,17 +20,7 @@ from training.plan import make_plan
 
 
 def tiny(fields=(), variant="baseline"):
-    config = scenes_fcn.get_config(variant)
-    config.data.train_split = "train[:24]"
-    config.data.eval_split = "test[:11]"  # a last batch that is not full
-    config.data.image_size = 33
-    config.data.scenes.size = 40
-    config.batch_size = 8
-    config.model.depth = 10
-    config.model.width_multiplier = 1 / 16
-    config.model.fpn_channels = 8
-    config.model.head_convs = 1
-    config.model.head_channels = 8
+    config = tiny_segmentation.get_config(variant)
     config.update_from_flattened_dict(dict(fields))
     return config
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from tasks import make_task
 from training.evaluation import make_evaluate
-from training.plan import make_plan
+from training.plan import Plan, make_plan
 from training.state import variables
 from training.step import SiteSums
 
@@ -109,3 +109,26 @@ def test_a_missing_example_is_noticed_on_any_number_of_hosts(plan, evaluate, mon
     )
     with pytest.raises(RuntimeError, match="evaluated 48 and skipped 0 of 50 examples"):
         evaluate()
+
+
+def test_no_two_batches_drop_the_same_and_every_evaluation_does(plan, monkeypatch):
+    """The chance that two keys let all six sites drop equally much is about 2e-12."""
+    dropped = []
+
+    def eval_step(plan, *, drop):
+        step = whole(plan, drop=drop)
+
+        def watched(*args):
+            sums, predictions = step(*args)
+            dropped.append(tuple(float(site.dropped) for site in sums["sites"].values()))
+            return sums, predictions
+
+        return watched
+
+    whole = Plan.eval_step
+    monkeypatch.setattr(Plan, "eval_step", eval_step)
+    start, run = variables(plan.create()), make_evaluate(plan, drop=True)
+    assert run(start, 0.5, draw=False) == run(start, 0.5, draw=False)
+    first, second = dropped[:4], dropped[4:]
+    assert len(first[0]) == 6 and len(set(first)) == 4, first
+    assert first == second

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from configs import mnist_resnet
-from models.drop import MapShape, SiteReport
+from models.drop import Drop, MapShape, Site, SiteReport
 from tasks import make_task
 from training import sharding
 from training import state as state_lib
@@ -104,6 +104,61 @@ def test_sites_report_what_they_dropped(one_device):
     dropped = sum(site.dropped for site in sites.values())
     expected = sum(site.expected_dropped for site in sites.values())
     assert dropped == pytest.approx(expected, rel=0.5) and expected > 1
+
+
+def test_no_two_steps_drop_the_same(plan):
+    """The chance that two keys let all six sites drop equally much is about 2e-12."""
+    state = plan.create()
+    # Beyond the schedule's end, so that the key is all that changes.
+    state["step"] = jax.device_put(jnp.int32(plan.total_steps), state["step"].sharding)
+    batch, dropped = plan.put_batch(first_batch(plan)), []
+    for _ in range(4):
+        state, metrics = plan.train_step(state, batch, plan.key)
+        dropped.append(tuple(float(site.dropped) for site in metrics["sites"].values()))
+        assert float(metrics["keep_prob"]) == 0.5
+    assert len(set(dropped)) == 4, dropped
+
+
+class OneSite:
+    """A network and its task in one: a drop site, on an image of ones. It tells what it keeps."""
+
+    site = Site("site", 0, 1.0, Drop("dropblock", {"site": 1.0}, block_size=1))
+
+    def apply(self, params, batch_stats, x, *, train, keep_prob, rng):
+        y, sites = self.site(x, keep_prob, rng)
+        return {"kept": y > 0, "sites": sites}, batch_stats
+
+    def inputs(self, batch):
+        return jnp.ones((*batch["row"].shape, 8, 8, 1))
+
+    def loss(self, out, batch):
+        # Each row to its place: metrics are added over micro-batches.
+        kept = jnp.zeros((16, 8, 8, 1), int).at[batch["row"]].set(out["kept"])
+        return jnp.float32(0), {"kept": kept, "times": jnp.zeros(16, int).at[batch["row"]].set(1)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_no_two_examples_of_any_step_or_micro_batch_have_one_mask(accumulate):
+    """Each mask is of 64 fair bits: that two of 48 are equal has a chance of 1e-16."""
+    one = OneSite()
+    step = make_train_step(
+        make_loss(one, one),
+        optax.sgd,
+        learning_rate_schedule=lambda step: 0.1,
+        keep_prob_schedule=lambda step: 0.5,
+        accumulate=accumulate,
+        ema_decay=None,
+    )
+    params = {"unused": jnp.zeros(())}
+    state = {"step": jnp.int32(0), "params": params, "batch_stats": {}}
+    state["opt_state"] = optax.sgd(0.1).init(params)
+    masks = []
+    for _ in range(3):
+        state, metrics = jax.jit(step)(state, {"row": jnp.arange(16)}, jax.random.key(0))
+        assert (metrics["sums"]["times"] == 1).all()
+        masks.append(np.asarray(metrics["sums"]["kept"]).reshape(16, 64))
+    masks = np.stack(masks)
+    assert len(np.unique(masks.reshape(48, 64), axis=0)) == 48
 
 
 def test_ema_is_the_recursion(plan):
