@@ -90,6 +90,15 @@ def test_the_one_before_a_damaged_one_is_used_and_said(folder, damage, caplog):
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 31
 
 
+def test_a_run_that_went_back_saves_before_the_damaged_one(folder):
+    flip_a_byte(folder / "30")
+    with open_at(folder, keep=5) as checkpoints:
+        checkpoints.save(25, state(25), None)
+        checkpoints.finish()
+        assert checkpoints.steps == [10, 20, 25, 30]
+        assert int(checkpoints.restore(ABSTRACT)["step"]) == 25
+
+
 def test_none_whole_is_an_error_not_a_new_run(folder):
     for step in (10, 20, 30):
         flip_a_byte(folder / str(step))
@@ -134,7 +143,7 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
     with open_at(tmp_path, keep=1) as checkpoints:
-        for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 65.0), (6, None)):
+        for step, top1 in ((1, 50.0), (2, 70.0), (3, 68.0), (4, None), (5, 65.0), (6, None)):
             checkpoints.save(step, state(step), None if top1 is None else {"top1": top1})
         checkpoints.finish()
         assert checkpoints.steps == [2, 5, 6] and checkpoints.best == 2
@@ -249,6 +258,9 @@ def test_a_save_that_fails_is_no_secret(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         checkpoints.finish()
     checkpoints.save(2, state(2), None)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(3, state(3), None)
+    checkpoints.save(4, state(4), None)
     with pytest.raises(OSError, match="No space left"), checkpoints:
         pass
 
