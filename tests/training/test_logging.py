@@ -63,11 +63,12 @@ def test_events_are_written(tmp_path):
 def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
         for step in (1, 2, 3):
-            log.write({"step": step})
+            log.write({"step": step, "train/loss": 1.0 * step})
             assert steps(tmp_path) == list(range(1, step + 1)) == [r["step"] for r in log.records]
         log.write({"step": 3, "epoch": 0.3})
         log.write({"step": 4})
-        assert log.records == [{"step": 1}, {"step": 2}, {"step": 3, "epoch": 0.3}, {"step": 4}]
+        lines = [{"step": step, "train/loss": 1.0 * step} for step in (1, 2, 3)]
+        assert log.records == [*lines[:2], lines[2] | {"epoch": 0.3}, {"step": 4}]
         assert read_metrics(tmp_path / "metrics.jsonl") == log.records
 
 
