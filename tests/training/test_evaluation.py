@@ -41,14 +41,14 @@ class Doubling:
 
     num_eval, batch_size, rows, key = 5, 2, slice(0, 2), jax.random.key(0)
     drop = types.SimpleNamespace(place_of=lambda name: None)
+    masks = ((True, True), (True, False), (True, False))
 
     def __init__(self, collects):
         self.collects, self.task, self.dropped, self.drawn = collects, self, [], []
 
     def eval_batches(self, *, batch_size, rows):
         assert (batch_size, rows) == (2, slice(0, 2))
-        masks = ((True, True), (True, False), (True, False))
-        for index, mask in enumerate(masks):
+        for index, mask in enumerate(self.masks):
             x = np.array([2 * index, 2 * index + 1])
             yield {"x": x, "mask": np.array(mask), "skipped": np.array([0, index == 1])}
 
@@ -87,6 +87,12 @@ def test_what_a_task_is_told_of_the_whole_set():
     }
     assert found.picture == "picture" and found.files == {"seen.txt": "[0 2 4 8]"}
     assert plan.drawn == [([0, 2], [0, 1])] and plan.dropped == [(False, 1.0)] * 3
+
+
+def test_one_batch_may_be_all():
+    plan = Doubling(collects=True)
+    plan.num_eval, plan.masks = 1, ((False, True),)
+    assert make_evaluate(plan)(3).metrics["seen"] == [3]
 
 
 def test_what_is_not_asked_for_is_not_done():
