@@ -153,6 +153,7 @@ def test_a_plain_line_says_what_its_record_holds(capsys):
 
 def test_a_terminal_has_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with Progress(100, 40, 8) as progress:
         assert progress._live

@@ -3,6 +3,7 @@
 import importlib.metadata
 import pathlib
 import platform
+import shutil
 import subprocess
 import types
 
@@ -75,6 +76,7 @@ def test_the_commit_is_unknown_without_git(monkeypatch, error):
     assert commit == "unknown: not a git checkout"
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="of git")
 def test_the_commit_is_gits(monkeypatch, tmp_path):
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
