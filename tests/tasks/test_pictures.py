@@ -15,6 +15,7 @@ def axis():
 
 def test_a_grid_has_its_axes_side_by_side():
     figure, axes = pictures.grid(2, 3, side=2.0)
+    assert len(pictures.grid(1, 1, side=2.0)[1]) == 1
     assert len(axes) == 6 and not any(axis.axison for axis in axes)
     assert figure.get_figwidth() == 6 and figure.get_figheight() == pytest.approx(4.6)
     boxes = [axis.get_position() for axis in axes]
