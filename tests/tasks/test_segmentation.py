@@ -378,7 +378,7 @@ def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
         ({"model.name": "resnet"}, "model.name.*'resnet'"),
         ({"model.bn_epsilon": 0.0}, "model.bn_epsilon.*0"),
         ({"model.bn_momentum": 1.5}, "model.bn_momentum.*1.5"),
-        ({"model.backbone": "amoebanet"}, "model.backbone.*'amoebanet'"),
+        ({"model.backbone": "amoebanet"}, "model.backbone must be one of .*'amoebanet'"),
         ({"data.name": "mnist"}, "mnist.*mask_folder or scenes"),
         ({"data.scenes.digit_size": (10, 90)}, "digits of 10 to 90"),
     ],
