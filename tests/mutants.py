@@ -61,6 +61,7 @@ SWAPS = {"min": "max", "minimum": "maximum", "any": "all", "argmin": "argmax", "
 SWAPS |= {new: old for old, new in SWAPS.items()}
 TIMEOUT = "timeout"
 MEMORY = 4 * 2**30  # bytes that a mutant may fill
+SLOW_IMPORTS = "jax flax.linen flax.nnx optax scipy.stats matplotlib.figure grain orbax.checkpoint"
 
 
 class RemoveStatement(Operator):
@@ -323,7 +324,7 @@ def main() -> None:
         "OMP_NUM_THREADS": "1",
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     }
-    for name in ("jax", "flax.linen", "flax.nnx", "optax", "scipy.stats"):
+    for name in SLOW_IMPORTS.split():
         importlib.import_module(name)
     first_failure = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("first failure", phases=first_failure)

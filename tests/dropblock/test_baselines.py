@@ -56,6 +56,20 @@ def test_keep_prob_one_is_the_identity_and_zero_keeps_nothing(key, drop, traced)
 
 
 @every
+def test_arrays_outside_the_range_are_clipped_to_it(key, drop):
+    x = jnp.arange(480.0).reshape(16, 30)[:, None, :]
+    np.testing.assert_array_equal(run(drop, key, x, jnp.float32(1.5))[0], x)
+    np.testing.assert_array_equal(run(drop, key, x, jnp.float32(-0.5))[0], 0)
+
+
+@every
+def test_where_nothing_is_kept_the_gradient_is_zero(key, drop):
+    x = jnp.ones((16, 1, 30))
+    gradient = jax.jit(jax.grad(lambda x, keep_prob: drop(key, x, keep_prob).sum()))
+    np.testing.assert_array_equal(gradient(x, 0.0), 0)
+
+
+@every
 def test_gradient_is_mask_times_scale(key, drop):
     x = jax.random.normal(jax.random.key(17), SHAPE)
 

@@ -118,10 +118,18 @@ def test_a_site_drops_and_reports(key, kind, expected, seeds):
         seeds = gamma * 64 * 8 * 10 * 16
     np.testing.assert_allclose(report.expected, expected, rtol=1e-5)
     np.testing.assert_allclose(report.seeds, seeds, rtol=1e-5)
+    assert report.map_shape.shape == (10, 12)
     zeros = np.asarray((y == 0).mean((1, 2, 3)))
     np.testing.assert_allclose(report.kept, 1 - zeros, atol=1e-6)
     # 64 examples: 6 sigma of the least certain kind, which drops whole examples.
     assert abs(float(report.kept.mean()) - expected) < 6 * 0.4 / 8
+
+
+def test_a_report_goes_in_and_out_of_jit(key):
+    site = build(Drop("dropblock", PLACES, block_size=3))["group4.block1.conv2"]
+    _, reports = site(jnp.ones((2, 6, 5, 4)), 0.9, key)
+    again = jax.jit(lambda reports: reports)(reports)
+    assert again["group4.block1.conv2"].map_shape.shape == (6, 5)
 
 
 def test_sites_draw_different_masks_from_one_key(key):
@@ -138,6 +146,10 @@ def test_nothing_happens_without_a_site_or_a_key(key):
     site = build(Drop("dropblock", PLACES))["group4.block1.skip"]
     assert at_site(None, x, 0.5, key)[0] is x
     assert at_site(site, x, 0.5, None) == (x, {})
+
+
+def test_blocks_are_the_papers_where_nothing_is_said():
+    assert Drop("dropblock", PLACES) == Drop("dropblock", PLACES, block_size=7)
 
 
 def test_a_drop_can_be_hashed():

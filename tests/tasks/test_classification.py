@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import cifar10_amoebanet, mnist_resnet
+from inputs.images import DataError
 from tasks import make_task
 
 
@@ -44,9 +45,23 @@ def test_equal_logits_are_not_right_for_every_label(task):
 def test_masked_examples_may_hold_anything(task):
     logits = jnp.array([[9.0] + [0.0] * 9, [jnp.nan] * 10])
     batch = {"label": jnp.array([0, 0]), "mask": jnp.array([True, False])}
-    assert task.summarize(task.eval_sums({"logits": logits}, batch))["top1"] == 100
+    assert task.summarize(task.eval_sums({"logits": logits}, batch)) == pytest.approx(
+        literal(logits[:1], [0], [True]), rel=1e-4
+    )
     batch["mask"] = jnp.array([True, True])
     assert task.summarize(task.eval_sums({"logits": logits}, batch))["top1"] == 50
+    # One such logit is enough for an example to be wrong.
+    partly = jnp.array([[9.0, jnp.nan] + [0.0] * 8] * 2)
+    sums = task.eval_sums({"logits": partly}, batch)
+    assert (sums["top1"], sums["top5"]) == (0, 0)
+
+
+def test_metrics_of_no_example_are_no_numbers(task):
+    sums = task.eval_sums(
+        {"logits": jnp.zeros((2, 10))},
+        {"label": jnp.array([0, 1]), "mask": jnp.array([False, False])},
+    )
+    assert all(np.isnan(value) for value in task.summarize(sums).values())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -88,6 +103,60 @@ def test_pictures_show_labels_and_mistakes(task):
     assert len(figure.axes) == 16 and sum(map(bool, titles)) == 9
     wrong, right = (batch["label"][0] + 1) % 10, batch["label"][0]
     assert titles[0] == f"{task.class_names[wrong]} ({task.class_names[right]})"
+    assert figure.axes[0].title.get_color() == "red"
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), batch["image"][0, ..., 0])
+
+
+def test_a_picture_of_a_batch_has_its_first_images(task):
+    batch = next(iter(task.eval_batches(batch_size=40, rows=slice(None))))
+    figure = task.draw({"logits": np.eye(10)[batch["label"]]}, batch)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [task.class_names[label] for label in batch["label"][:32]]
+    assert {axis.title.get_color() for axis in figure.axes} == {"black"}
+
+
+def test_the_likeliest_classes_are_told(task):
+    logits = np.array([1000.0, 1002, 0, 1001, 998, 998, 990, 0, 0, 0], np.float32)
+    powers = {"1": 0, "3": -1, "0": -2, "4": -4, "5": -4}
+    total = sum(np.exp(power) for power in [*powers.values(), -12])
+    found = task.describe({"logits": logits})["top5"]
+    assert [item["class"] for item in found] == list(powers)
+    assert [item["probability"] for item in found] == pytest.approx(
+        [np.exp(power) / total for power in powers.values()], rel=1e-6
+    )
+    image = np.arange(784, dtype=np.uint8).reshape(28, 28, 1)
+    figure = task.picture(image, {"logits": logits})
+    assert figure.axes[0].get_title() == "1 0.65  3 0.24  0 0.09"
+    assert len(figure.axes) == 1
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image[..., 0])
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_examples_stay_in_memory_where_the_config_says_so(cache):
+    config = mnist_resnet.get_config()
+    config.data.cache = cache
+    source = make_task(config, train=False).eval
+    assert (source[0] is source[0]) == cache
+
+
+def test_an_image_that_cannot_be_read_is_no_reason_not_to_look_at_the_next():
+    def source(*images):
+        class Images(list):
+            def __getitem__(self, index):
+                if images[index] is None:
+                    raise DataError("not an image")
+                return {"image": images[index]}
+
+        return Images(images)
+
+    config = mnist_resnet.get_config()
+    config.data.augment = "none"
+    task = make_task(config)
+    right, wrong = np.zeros((28, 28, 1), np.uint8), np.zeros((28, 20, 1), np.uint8)
+    task.check_example(source(None, right), train=False)
+    with pytest.raises(ValueError, match=r"\(28, 20, 1\).*\(28, 28, 1\)"):
+        task.check_example(source(None, wrong, right), train=False)
+    task.check_example(source(*[None] * 3), train=False)
 
 
 def test_shapes_are_those_of_the_data(task):
@@ -104,7 +173,8 @@ def test_shapes_are_those_of_the_data(task):
         ({"model.name": "amoebanet"}, "not of model.name 'amoebanet': it has no model.cells"),
         ({"dtype": "float64"}, "dtype.*'float64'"),
         ({"data.on_error": "ignore"}, "data.on_error.*'ignore'"),
-        ({"data.augment": "heavy"}, "'heavy'"),
+        ({"data.augment": "heavy"}, "data.augment.*'heavy'"),
+        ({"data.crop_padding": -1}, "data.crop_padding.*-1"),
         ({"data.mean": (0.1, 0.2)}, r"data.mean.*1 channels.*\(0.1, 0.2\)"),
         ({"data.image_size": 0}, "data.image_size.*0"),
         ({"data.image_size": 32, "data.augment": "none"}, r"\(28, 28, 1\).*\(32, 32, 1\)"),
@@ -129,6 +199,7 @@ def test_wrong_configs_are_refused(fields, message):
     ("fields", "message"),
     [
         ({"aux_weight": -0.4}, "aux_weight.*-0.4"),
+        ({"model.cells": "z"}, "model.cells must be one of .*'z'"),
         ({"model.head_keep_prob": -0.5}, r"model.head_keep_prob must be in \[0, 1\], got -0.5"),
         ({"model.name": "resnet"}, "not of model.name 'resnet': it has no model.depth"),
     ],
@@ -167,6 +238,21 @@ def test_augmentations_are_checked(fields, message):
     config.data.update(fields)
     with pytest.raises(ValueError, match=message):
         make_task(config)
+
+
+@pytest.mark.parametrize(
+    ("channels", "policy"), [(1, "cifar"), (3, "cifar"), (4, "none"), (2, "none")]
+)
+def test_images_of_any_channels_will_do_without_a_policy(channels, policy):
+    config = mnist_resnet.get_config()
+    config.data.update(
+        name="nowhere",
+        channels=channels,
+        mean=(0.5,) * channels,
+        std=(0.2,) * channels,
+        autoaugment=policy,
+    )
+    make_task(config, need_data=False)
 
 
 @pytest.mark.parametrize("variant", ["cutout", "autoaugment"])

@@ -12,6 +12,7 @@ import tiny_detection
 from detection.evaluate import evaluate
 from detection.losses import detection_loss
 from detection.matching import make_targets
+from inputs.images import DataError
 from tasks import make_task
 from training import sharding
 
@@ -128,6 +129,7 @@ def of(predictions, indices):
 
 def test_the_score_is_cocos(task, batch, out, predict, key):
     predictions = predict(noisy(out, key), batch)
+    assert predictions["boxes"].shape == (8, 50, 4) and task.collects
     found = of(predictions, [5, 0, 7, 2, 1])
     sums = task.eval_sums(predictions, batch)
     metrics = task.score(sums, found)
@@ -203,6 +205,68 @@ def test_pictures_show_the_ground_truth_and_what_is_found(task, batch, out, pred
         np.testing.assert_allclose(corners[1], corners[0], atol=1e-2)
 
 
+def test_pictures_show_the_surer_detections_of_a_scaled_image(task):
+    """By hand: two images of which the first is masked, the other twice its original's size."""
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 255, (2, 64, 64, 1), np.uint8),
+        "boxes": np.float32([[[0, 0, 9, 9]] * 2, [[2, 4, 20, 30], [0, 0, 0, 0]]]),
+        "labels": np.array([[5, 6], [0, -1]]),
+        "scale": np.float32([[1, 1], [2, 2]]),
+        "mask": np.array([False, True]),
+    }
+    least = task.config.detection.picture_score
+    boxes = np.float32([[1, 2, 10, 15], [3, 3, 8, 8], [4, 4, 9, 9], [0, 0, 1, 1]])
+    found = {
+        "boxes": np.stack([boxes, boxes]),
+        "scores": np.array([[0.9, least, 0.5 * least, 0.0]] * 2),
+        "labels": np.array([[0, 3, 3, -1]] * 2),
+    }
+    figure = task.draw(found, batch)
+    assert len(figure.axes) == 10
+    truth, axis = figure.axes[0], figure.axes[5]
+    for shown in (truth, axis):
+        np.testing.assert_array_equal(shown.images[0].get_array(), batch["image"][1, ..., 0])
+    assert [text.get_text() for text in truth.texts] == ["0"]
+    assert [patch.get_xy() for patch in truth.patches] == [(3.5, 1.5)]
+    # The surest last, over the others, and in the pixels of what is shown.
+    assert [text.get_text() for text in axis.texts] == [f"3 {least:.2f}", "0 0.90"]
+    assert [patch.get_xy() for patch in axis.patches] == [(5.5, 5.5), (3.5, 1.5)]
+    assert truth.get_title() == "ground truth"
+    assert axis.get_title() == f"2 detections of score {least:g} or more"
+    assert not figure.axes[1].images and not figure.axes[6].images
+    one = {name: values[1] for name, values in found.items()}
+    assert [item["class"] for item in task.describe(one)["detections"]] == ["0", "3", "3"]
+    figure = task.picture(batch["image"][1], one)
+    assert len(figure.axes) == 1
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), batch["image"][1, ..., 0])
+    assert [patch.get_xy() for patch in figure.axes[0].patches] == [(2.5, 2.5), (1.5, 0.5)]
+
+
+def test_an_image_of_ones_own_has_no_objects(task):
+    example = task.unlabeled(np.zeros((50, 40, 1), np.uint8), 3)
+    row = task.transform(train=False)(example, np.random.default_rng(0))
+    assert (row["labels"] == -1).all() and not row["boxes"].any() and row["index"] == 3
+
+
+def test_metrics_of_no_image_are_no_numbers(task):
+    none = dict.fromkeys(("class_loss", "box_loss", "positives", "count"), 0.0)
+    metrics = task.summarize(none | {"batches": 1.0})
+    assert np.isnan(metrics.pop("positives")) and not any(metrics.values())
+
+
+def test_an_image_that_cannot_be_read_is_no_reason_not_to_look_at_the_next(task):
+    class Images(list):
+        def __getitem__(self, index):
+            if super().__getitem__(index) is None:
+                raise DataError("not an image")
+            return {"image": np.zeros(super().__getitem__(index), np.uint8)}
+
+    task.check_example(Images([None, (40, 30, 1), (40, 30, 3)]), train=True)
+    with pytest.raises(ValueError, match="have 3 channels, where data.channels is 1"):
+        task.check_example(Images([None, (40, 30, 3)]), train=True)
+
+
 def test_a_prediction_in_words(task, batch, out, predict):
     predictions = predict(out, batch)
     prediction = {name: values[0] for name, values in predictions.items()}
@@ -241,6 +305,14 @@ def test_shapes_are_those_of_the_data(task):
         ({"detection.focal_gamma": -1.0}, "detection.focal_gamma must not be negative"),
         ({"detection.max_candidates": 0}, "detection.max_candidates must be positive"),
         ({"model.anchor_aspects": ()}, "aspects"),
+        ({"detection.match_iou": 1.5}, "detection.match_iou must be in"),
+        ({"detection.min_score": 1.5}, "detection.min_score must be in"),
+        ({"detection.picture_score": 1.5}, "detection.picture_score must be in"),
+        ({"detection.focal_alpha": 1.5}, "detection.focal_alpha must be in"),
+        ({"detection.box_weight": -1.0}, "detection.box_weight must not be negative"),
+        ({"detection.max_detections": ()}, "max_detections must be"),
+        ({"data.image_size": 0}, "image_size must be a multiple of 16.*got 0"),
+        ({"data.scale": (0.0, 0.8)}, "data.scale must be two positive factors in order"),
     ],
 )
 def test_wrong_configs_are_refused(fields, message):
@@ -255,6 +327,14 @@ def test_a_run_of_before_there_were_backbones_is_named():
     del config.model.backbone
     with pytest.raises(ValueError, match="no model.backbone, one of resnet: .* config.json"):
         make_task(config)
+
+
+def test_the_least_values_are_allowed():
+    config = tiny_detection.get_config()
+    config.data.update(scale=(1.0, 1.0), max_boxes=1, image_size=16)
+    config.detection.update(focal_gamma=0.0, box_weight=0.0, max_candidates=1)
+    config.detection.max_detections = (11,)
+    make_task(config, train=False, evaluate=False)
 
 
 def test_an_evaluation_split_without_objects_is_refused(tmp_path):

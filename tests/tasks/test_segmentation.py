@@ -156,6 +156,62 @@ def test_logits_land_where_their_labels_were_taken(size, factor):
     np.testing.assert_allclose(shown[1:-2, 1:-2], expected[1:-2, 1:-2], atol=1.1)
 
 
+def test_a_single_pixel_counts_whole(task):
+    labels = np.full((2, 33, 33), IGNORE, np.uint8)
+    labels[1, 4, 5] = 3
+    loss, sums = task.loss({"logits": jnp.zeros((2, 33, 33, 11))}, {"label": labels})
+    assert float(loss) == pytest.approx(np.log(11), rel=1e-5)
+    summary = task.summarize(sums)
+    assert summary["loss"] == pytest.approx(np.log(11), rel=1e-5)
+    assert summary["pixel_accuracy"] == 0
+    np.testing.assert_array_equal(class_iou([[5, 0, 0], [0, 1, 0], [0, 0, 0]]), [1, 1, np.nan])
+
+
+def test_no_pixel_has_no_metrics(task):
+    scored = task.score({"confusion": np.zeros((11, 11), np.int32)}, {})
+    assert scored.keys() == {"mIoU", "pixel_accuracy"} and np.isnan([*scored.values()]).all()
+    summary = task.summarize({"loss": 0.0, "confusion": np.zeros((11, 11), np.int32)})
+    assert summary.pop("loss") == 0 and np.isnan([*summary.values()]).all()
+
+
+def test_what_is_predicted_is_counted_for_each_example(task):
+    labels = np.random.default_rng(0).integers(0, 11, (2, 33, 33)).astype(np.uint8)
+    logits = jax.nn.one_hot(
+        (labels + np.array([0, 1])[:, None, None]) % 11, 11
+    )  # one right, one wrong
+    labels[:, 9] = IGNORE
+    batch = {"label": labels, "scale": np.ones((2, 2), np.float32)}
+    found = task.predict({"logits": logits}, batch, lambda fn: fn)
+    np.testing.assert_array_equal(found["classes"], logits.argmax(-1))
+    assert [np.trace(counts) for counts in found["confusion"]] == [32 * 33, 0]
+    assert found["confusion"].sum() == 2 * 32 * 33
+
+
+def test_a_picture_leaves_out_padding_and_what_is_masked(task):
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 255, (3, 33, 33, 1), np.uint8),
+        "label": random.integers(0, 11, (3, 16, 20), np.uint8),
+        "scale": np.float32([[2, 2], [2, 2], [1.5, 2.5]]),
+        "original_size": np.int32([[4, 9], [16, 16], [8, 10]]),
+        "mask": np.array([True, False, True]),
+    }
+    classes = random.integers(0, 11, (3, 16, 20), np.uint8)
+    axes = task.draw({"classes": classes}, batch).axes
+    assert len(axes) == 6
+    for axis, row, (height, width) in ((0, 0, (8, 18)), (3, 2, (12, 25))):
+        shown = axes[axis].images[0].get_array()
+        np.testing.assert_array_equal(shown, batch["image"][row, :height, :width, 0])
+        rows, columns = batch["original_size"][row]
+        for place, mask in enumerate((batch["label"], classes), start=1):
+            np.testing.assert_array_equal(
+                axes[axis + place].images[0].get_array(),
+                pictures._colors(mask[row, :rows, :columns]),
+            )
+    nothing = task.draw({"classes": classes}, batch | {"mask": np.zeros(3, bool)})
+    assert len(nothing.axes) == 3
+
+
 def test_an_image_shifted_by_the_stride_is_a_cell_further():
     random = np.random.default_rng(0)
     task = make_task(tiny(STRIDE_2))
@@ -235,6 +291,8 @@ def test_an_image_of_ones_own_is_classified_at_its_size(task):
     assert arrays.describe(prediction) == {"pixels": {"3": 300, "6": 300}}
     figure = arrays.picture(example["image"], prediction)
     assert len(figure.axes) == 2 and figure.axes[1].images[0].get_array().shape == (20, 30, 3)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), example["image"][..., 0])
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"3", "6"}
 
 
 def test_shapes_are_those_of_the_data(task):
@@ -290,7 +348,9 @@ def folder(root, **replaced):
 
 
 def test_a_mask_folder_opens(tmp_path):
-    task = make_task(folder(tmp_path))
+    config = folder(tmp_path)
+    config.data.scale = (1.0, 1.0)
+    task = make_task(config)
     assert (task.num_train, task.num_eval) == (2, 2)
     assert task.facts["class_names"] == ("background", "cell")
 
@@ -313,9 +373,12 @@ def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
     ("fields", "message"),
     [
         ({"data.scale": (1.5, 0.75)}, r"data.scale.*\(1.5, 0.75\)"),
+        ({"data.scale": (0.0, 0.75)}, r"data.scale.*\(0.0, 0.75\)"),
         ({"data.channels": 3, "data.mean": (0.1,) * 3, "data.std": (0.2,) * 3}, "scenes.*1, got 3"),
         ({"model.name": "resnet"}, "model.name.*'resnet'"),
         ({"model.bn_epsilon": 0.0}, "model.bn_epsilon.*0"),
+        ({"model.bn_momentum": 1.5}, "model.bn_momentum.*1.5"),
+        ({"model.backbone": "amoebanet"}, "model.backbone must be one of .*'amoebanet'"),
         ({"data.name": "mnist"}, "mnist.*mask_folder or scenes"),
         ({"data.scenes.digit_size": (10, 90)}, "digits of 10 to 90"),
     ],

@@ -1,13 +1,16 @@
 """A checkpoint is whole or it is not used."""
 
 import logging
+import math
 import time
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from training import checkpoints as checkpoints_lib
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 
@@ -60,12 +63,13 @@ def lose_a_file(folder):
     big_file(folder).unlink()
 
 
-def test_the_latest_is_restored(folder):
+def test_the_latest_is_restored(folder, caplog):
     with open_at(folder) as checkpoints:
         assert checkpoints.steps == [10, 20, 30]
         restored = checkpoints.restore(ABSTRACT)
         jax.tree.map(np.testing.assert_array_equal, restored, state(30))
         assert int(checkpoints.restore(ABSTRACT, step=10)["step"]) == 10
+    assert not caplog.records
 
 
 def test_there_may_be_none(tmp_path):
@@ -86,6 +90,15 @@ def test_the_one_before_a_damaged_one_is_used_and_said(folder, damage, caplog):
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 31
 
 
+def test_a_run_that_went_back_saves_before_the_damaged_one(folder):
+    flip_a_byte(folder / "30")
+    with open_at(folder, keep=5) as checkpoints:
+        checkpoints.save(25, state(25), None)
+        checkpoints.finish()
+        assert checkpoints.steps == [10, 20, 25, 30]
+        assert int(checkpoints.restore(ABSTRACT)["step"]) == 25
+
+
 def test_none_whole_is_an_error_not_a_new_run(folder):
     for step in (10, 20, 30):
         flip_a_byte(folder / str(step))
@@ -96,11 +109,13 @@ def test_none_whole_is_an_error_not_a_new_run(folder):
         checkpoints.restore(ABSTRACT)
 
 
-def test_an_interrupted_save_counts_as_not_there(folder):
+def test_an_interrupted_save_counts_as_not_there(folder, caplog):
     (folder / "30" / "manifest.json").unlink()
-    with open_at(folder) as checkpoints:
+    with open_at(folder) as checkpoints, caplog.at_level(logging.WARNING):
         assert checkpoints.steps == [10, 20]
+        assert int(checkpoints.restore(ABSTRACT, step=10)["step"]) == 10
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 20
+    assert "saves of steps [30] were interrupted" in caplog.text
 
 
 def test_a_broken_manifest_is_a_fault(folder, caplog):
@@ -128,7 +143,7 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
     with open_at(tmp_path, keep=1) as checkpoints:
-        for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 65.0), (6, None)):
+        for step, top1 in ((1, 50.0), (2, 70.0), (3, 68.0), (4, None), (5, 65.0), (6, None)):
             checkpoints.save(step, state(step), None if top1 is None else {"top1": top1})
         checkpoints.finish()
         assert checkpoints.steps == [2, 5, 6] and checkpoints.best == 2
@@ -146,6 +161,108 @@ def test_the_state_may_be_donated_at_once(tmp_path):
         for step in range(1, 4):
             restored = checkpoints.restore(shapes, step=step)
             assert (np.asarray(restored["params"]["w"]) == step).all()
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """The checkpoints of four steps, of which 2 and 4 were evaluated, to be read alone."""
+    folder = tmp_path_factory.mktemp("scored")
+    with open_at(folder, keep=5) as checkpoints:
+        for step, top1 in ((1, None), (2, 70.0), (3, None), (4, 60.0)):
+            metrics = None if top1 is None else {"top1": top1, "examples": 50}
+            checkpoints.save(step, {"step": jnp.int32(step)}, metrics)
+    with open_at(folder, keep=None) as checkpoints:
+        yield checkpoints
+
+
+def test_a_checkpoint_has_names(scored, tmp_path):
+    names = ("latest", "best", "1", "4")
+    assert [scored.step_of(name) for name in names] == [None, 2, 1, 4]
+    for name in ("5", "-1", "last"):
+        with pytest.raises(ConfigError, match=f"no checkpoint '{name}' in .*are 1, 2, 3, 4"):
+            scored.step_of(name)
+    with open_at(tmp_path) as none:
+        with pytest.raises(ConfigError, match="there is no checkpoint in"):
+            none.step_of("latest")
+        none.save(1, {"step": jnp.int32(1)}, None)
+        none.finish()
+        assert none.step_of("latest") is None
+        with pytest.raises(ConfigError, match="no checkpoint in .* has been evaluated"):
+            none.step_of("best")
+
+
+def test_scores_are_kept_with_their_steps(scored):
+    assert scored.best == 2
+    assert [scored.evaluated(step) for step in range(1, 6)] == [False, True, False, True, False]
+    assert [scored.best_value(until) for until in (1, 2, 3, 4)] == [-math.inf, 70, 70, 70]
+
+
+def test_the_best_value_is_not_the_latest(scored, tmp_path):
+    with open_at(tmp_path, keep=5) as checkpoints:
+        for step, top1 in ((1, 50.0), (2, 40.0), (3, 60.0)):
+            checkpoints.save(step, {"step": jnp.int32(step)}, {"top1": top1})
+        checkpoints.finish()
+        assert [checkpoints.best_value(until) for until in (0, 1, 2, 3)] == [-math.inf, 50, 50, 60]
+
+
+def as_process(monkeypatch, index, whole=None):
+    """This module as that of one of two processes, where process 0 says what is whole."""
+    two = types.SimpleNamespace(process_index=lambda: index, process_count=lambda: 2)
+    monkeypatch.setattr(checkpoints_lib, "jax", two)
+    told = types.SimpleNamespace(
+        broadcast_one_to_all=lambda own: own if whole is None else np.array(whole)
+    )
+    monkeypatch.setattr(checkpoints_lib, "multihost_utils", told)
+
+
+def test_process_0_judges_for_all(folder, monkeypatch):
+    with open_at(folder) as checkpoints:
+        as_process(monkeypatch, 1, whole=True)
+        flip_a_byte(folder / "20")
+        assert int(checkpoints.restore(ABSTRACT, step=30)["step"]) == 30
+        as_process(monkeypatch, 1, whole=False)
+        with pytest.raises(ConfigError, match="step 30 is damaged: process 0.*choose another"):
+            checkpoints.restore(ABSTRACT, step=30)
+        as_process(monkeypatch, 0)
+        assert int(checkpoints.restore(ABSTRACT, step=30)["step"]) == 30
+        with pytest.raises(ConfigError, match="step 20 is damaged.*sha256"):
+            checkpoints.restore(ABSTRACT, step=20)
+
+
+def test_process_0_alone_writes_the_manifest(tmp_path, monkeypatch):
+    as_process(monkeypatch, 1)
+    with open_at(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1), None)
+        checkpoints.finish()
+        assert (tmp_path / "1").exists() and checkpoints.steps == []
+
+
+def test_what_a_killed_save_left_goes_when_a_run_writes_there(folder):
+    left = folder / "40.orbax-checkpoint-tmp"
+    left.mkdir()
+    with open_at(folder, keep=None):
+        pass
+    assert left.exists()
+    with open_at(folder, keep=1) as checkpoints:
+        checkpoints.save(50, state(50), None)
+    assert not left.exists()
+
+
+def test_a_save_that_fails_is_no_secret(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoints_lib, "_sums", fail)
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(1), None)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.finish()
+    checkpoints.save(2, state(2), None)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(3, state(3), None)
+    checkpoints.save(4, state(4), None)
+    with pytest.raises(OSError, match="No space left"), checkpoints:
+        pass
 
 
 def test_another_model_is_named(folder):

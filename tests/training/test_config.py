@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import ml_collections
 import pytest
+from absl import flags
 
+import processes
 from configs import defaults
 from training import config as config_lib
 from training.config import ConfigError
@@ -36,26 +39,6 @@ def test_a_folder_keeps_its_config(tmp_path, config):
     assert config_lib.from_json(folder / "config.json").drop.keep_prob == 0.9
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        ("config.ConfigError('no')", 2),
-        ("EOFError('no')", 2),  # in the place of the entry point's DataError
-        ("FileNotFoundError(2, 'no')", 2),
-        ("PermissionError(13, 'no')", 2),
-        ("config.Diverged('no')", 3),
-        ("OSError(28, 'No space left on device')", 1),
-        ("ValueError('no')", 1),
-    ],
-)
-def test_only_bad_input_is_one_sentence(error, code):
-    script = f"from training import config\ndef main(_): raise {error}\nconfig.run(main, EOFError)"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.returncode == code
-    assert result.stderr.startswith("error: ") == (code != 1)
-    assert ("Traceback" in result.stderr) == (code == 1)
-
-
 def test_a_damaged_or_missing_config_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no training run"):
         config_lib.from_json(tmp_path / "config.json")
@@ -71,6 +54,7 @@ def test_a_damaged_or_missing_config_is_named(tmp_path):
         (None, 7, 10, 100, (10, 7)),
         (3.0, None, 64, 10, (1, 3)),  # a set smaller than a batch
         (0.5, None, 10, 100, (10, 5)),
+        (None, 1, 1, 10, (10, 1)),
     ],
 )
 def test_lengths(config, epochs, steps, batch, examples, expected):
@@ -91,3 +75,94 @@ def test_wrong_lengths_are_refused(config, fields, message):
     config.update(fields)
     with pytest.raises(ConfigError, match=message):
         lengths(config, 1000)
+
+
+def test_what_an_argument_says_is_what_the_config_says():
+    for kind in (ValueError, TypeError):
+        with pytest.raises(ConfigError, match="^no good$"), config_lib.arguments_are_config():
+            raise kind("no good")
+    with pytest.raises(KeyError), config_lib.arguments_are_config():
+        raise KeyError("a fault")
+
+
+def test_a_flag_may_stand_bare():
+    def parse(*words, values=None):
+        found = flags.FlagValues()
+        flags.DEFINE_flag(config_lib.optional_value("dry", values, "Help."), found)
+        found(["train.py", *words])
+        return found.dry
+
+    assert (parse(), parse("--dry"), parse("--nodry")) == ("false", "true", "false")
+    assert (parse("--dry=compile"), parse("--dry=true")) == ("compile", "true")
+    assert parse("--dry=compile", values=["compile"]) == "compile"
+    assert parse("--dry", values=["compile"]) == "true"
+    with pytest.raises(flags.IllegalFlagValueError, match="<false|true|compile>"):
+        parse("--dry=run", values=["compile"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("modle.depth=18", "there is no config field 'modle' here: did you mean 'model'?"),
+        ("zzz=18", "there is no config field 'zzz' here"),
+        ("batch_size=many", "batch_size.*many"),
+    ],
+)
+def test_a_misspelt_word_is_one_sentence(word, message):
+    with pytest.raises(ConfigError, match=f"^[^\n]*{message}[^\n]*$"):
+        config_lib.from_words([f"--config={processes.TINY}", f"--config.{word}"])
+
+
+def test_words_are_a_config():
+    config = config_lib.from_words([f"--config={processes.TINY}:baseline", "--config.seed=3"])
+    assert (config.seed, config.drop.kind, config.batch_size) == (3, "none", 16)
+    with pytest.raises(ConfigError, match="^no variant 'best' in this config; it has [^\n]*$"):
+        config_lib.from_words([f"--config={processes.TINY}:best"])
+
+
+def test_the_order_of_fields_is_no_difference(tmp_path):
+    one, other = ml_collections.ConfigDict({"a": 1, "b": 2}), ml_collections.ConfigDict()
+    other.b, other.a = 2, 1
+    assert config_lib.to_json(one) == config_lib.to_json(other)
+    assert config_lib.to_json(one).endswith("}\n")
+
+
+def test_fields_that_are_new_or_gone_are_changes():
+    changes = config_lib.changes({"x": {"a": 1, "c": 3}}, {"x": {"b": 2, "c": 3}})
+    assert changes == ["x.a was 1, is None", "x.b was None, is 2"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("config.ConfigError('no')", 2),
+        ("EOFError('no')", 2),  # in the place of the entry point's DataError
+        ("FileNotFoundError(2, 'no')", 2),
+        ("PermissionError(13, 'no')", 2),
+        ("config.Diverged('no')", 3),
+        ("OSError(28, 'No space left on device')", 1),
+        ("ValueError('no')", 1),
+    ],
+)
+def test_only_bad_input_is_one_sentence(error, code):
+    script = f"from training import config\ndef main(_): raise {error}\nconfig.run(main, EOFError)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stderr.startswith("error: ") == (code != 1)
+    assert ("Traceback" in result.stderr) == (code == 1)
+
+
+def test_what_orbax_tells_and_stack_traces_are_told_where_they_are_asked_for():
+    script = (
+        "from absl import logging\nfrom training import config\n"
+        "def main(_): logging.info('by the way'); raise config.ConfigError('no')\n"
+        "config.run(main)"
+    )
+
+    def told(*words):
+        command = [sys.executable, "-c", script, *words]
+        return subprocess.run(command, capture_output=True, text=True).stderr
+
+    assert told() == "error: no\n"
+    text = told("--verbosity=1")
+    assert "by the way" in text and "Traceback" in text and "error: no\n" in text

@@ -1,8 +1,10 @@
 """Every example counts once, and only process 0 draws."""
 
 import itertools
+import types
 
 import jax
+import numpy as np
 import pytest
 
 import tiny
@@ -10,6 +12,7 @@ from tasks import make_task
 from training.evaluation import make_evaluate
 from training.plan import Plan, make_plan
 from training.state import variables
+from training.step import SiteSums
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,76 @@ def test_only_process_0_draws(evaluate, monkeypatch):
     assert evaluate() == (found.metrics, None, {})
     monkeypatch.undo()
     assert evaluate(draw=False) == (found.metrics, None, {})
+
+
+class Doubling:
+    """A plan and its task, of five numbers in batches of two; one of them cannot be read."""
+
+    num_eval, batch_size, rows, key = 5, 2, slice(0, 2), jax.random.key(0)
+    drop = types.SimpleNamespace(place_of=lambda name: None)
+    masks = ((True, True), (True, False), (True, False))
+
+    def __init__(self, collects):
+        self.collects, self.task, self.dropped, self.drawn = collects, self, [], []
+
+    def eval_batches(self, *, batch_size, rows):
+        assert (batch_size, rows) == (2, slice(0, 2))
+        for index, mask in enumerate(self.masks):
+            x = np.array([2 * index, 2 * index + 1])
+            yield {"x": x, "mask": np.array(mask), "skipped": np.array([0, index == 1])}
+
+    def put_batch(self, batch):
+        return batch
+
+    def eval_step(self, *, drop):
+        def step(variables, batch, key, keep_prob):
+            self.dropped.append((drop, float(keep_prob)))
+            sites = {"head.a": SiteSums(*np.float32([2, 0.5, 1, 3]))} if drop else {}
+            sums = {"count": batch["mask"].sum(), "total": (batch["x"] * batch["mask"]).sum()}
+            found = {"doubled": variables * batch["x"], "mask": batch["mask"]}
+            return {"sums": sums, "skipped": batch["skipped"].sum(), "sites": sites}, found
+
+        return step
+
+    def draw(self, predictions, batch):
+        self.drawn.append((predictions["doubled"].tolist(), batch["x"].tolist()))
+        return "picture"
+
+    def score(self, sums, collected):
+        return {"total": sums["total"], "seen": collected.get("doubled", np.array([])).tolist()}
+
+    def files(self, collected):
+        return {"seen.txt": str(collected.get("doubled"))}
+
+
+def test_what_a_task_is_told_of_the_whole_set():
+    plan = Doubling(collects=True)
+    found = make_evaluate(plan)(2)
+    assert found.metrics == {
+        "total": 0 + 1 + 2 + 4,
+        "seen": [0, 2, 4, 8],
+        "examples": 4,
+        "skipped": 1,
+    }
+    assert found.picture == "picture" and found.files == {"seen.txt": "[0 2 4 8]"}
+    assert plan.drawn == [([0, 2], [0, 1])] and plan.dropped == [(False, 1.0)] * 3
+
+
+def test_one_batch_may_be_all():
+    plan = Doubling(collects=True)
+    plan.num_eval, plan.masks = 1, ((False, True),)
+    assert make_evaluate(plan)(3).metrics["seen"] == [3]
+
+
+def test_what_is_not_asked_for_is_not_done():
+    plan = Doubling(collects=False)
+    found = make_evaluate(plan, drop=True)(2, keep_prob=0.5, draw=False)
+    assert found.metrics["seen"] == [] and found.files == {"seen.txt": "None"}
+    assert (found.metrics["kept/head"], found.metrics["expected_kept/head"]) == (0.75, 0.5)
+    assert found.picture is None and plan.drawn == [] and plan.dropped == [(True, 0.5)] * 3
+    asked = []
+    assert make_evaluate(plan)(2, stopping=lambda: asked.append(1) or len(asked) > 1) is None
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("hosts", [1, 2])

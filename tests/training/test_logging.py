@@ -2,7 +2,13 @@
 
 import contextlib
 import json
+import os
+import pathlib
+import re
+import time
 
+import jax
+import tensorboardX
 from PIL import Image
 
 from training.logging import MetricsLog, Progress, read_metrics
@@ -52,6 +58,111 @@ def test_events_are_written(tmp_path):
         log.picture("examples", tmp_path / "red.png", 1)
     (events,) = (tmp_path / "tensorboard").glob("events*")
     assert all(name in events.read_bytes() for name in (b"train/loss", b"examples", b"PNG"))
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        for step in (1, 2, 3):
+            log.write({"step": step, "train/loss": 1.0 * step})
+            assert steps(tmp_path) == list(range(1, step + 1)) == [r["step"] for r in log.records]
+        log.write({"step": 3, "epoch": 0.3})
+        log.write({"step": 4})
+        lines = [{"step": step, "train/loss": 1.0 * step} for step in (1, 2, 3)]
+        assert log.records == [*lines[:2], lines[2] | {"epoch": 0.3}, {"step": 4}]
+        assert read_metrics(tmp_path / "metrics.jsonl") == log.records
+
+
+def test_what_follows_a_line_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "tra\n{"step": 3}\n')
+    assert steps(tmp_path) == [1]
+
+
+class Events:
+    """In the place of TensorBoard's writer."""
+
+    def __init__(self, folder, purge_step):
+        self.calls = [("open", pathlib.Path(folder).name, purge_step)]
+
+    def __getattr__(self, name):
+        return lambda *arguments, **_: self.calls.append((name, *arguments))
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboardX, "SummaryWriter", Events)
+    for resume, purge in ((0, None), (7, 8)):
+        log = MetricsLog(tmp_path, resume)
+        log.write({"step": 8, "epoch": 0.5, "train/loss": 2.0})
+        log.close()
+        assert log._events.calls == [
+            ("open", "tensorboard", purge),
+            ("add_scalar", "epoch", 0.5, 8),
+            ("add_scalar", "train/loss", 2.0, 8),
+            ("flush",),
+            ("close",),
+        ]
+
+
+def test_lines_are_on_the_disk_before_a_checkpoint(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        log.write({"step": 1})
+        log.flush()
+    assert (tmp_path / "metrics.jsonl").stat().st_ino in synced
+
+
+def test_process_0_alone_writes_and_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert write(tmp_path / "run", 0, [1, 2]) == []
+    with contextlib.closing(MetricsLog(tmp_path / "run", 0)) as log:
+        log.picture("examples", tmp_path / "none.png", 1)
+    assert not (tmp_path / "run").exists()
+    with Progress(100, 0, 8) as progress:
+        progress.print("a word")
+        progress.step(1)
+        progress.log({"step": 1, "epoch": 0.1})
+    assert capsys.readouterr().out == ""
+
+
+def test_images_a_second_are_those_since_the_clock_was_started(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(100, 5, 8) as progress:
+        assert progress.images_per_second(9) == 0.0
+        progress.resume(10)
+        now[0] = 100.5
+        assert progress.images_per_second(15) == 5 * 8 / 0.5
+        progress.resume(20)
+        assert progress.images_per_second(20) == 0.0
+
+
+def test_a_plain_line_says_what_its_record_holds(capsys):
+    with Progress(100, 0, 8) as progress:
+        progress.log(
+            {"step": 7, "epoch": 0.126, "eval/AP": 12.345, "eval/AP/cat": 1.0, "kept/a": 1}
+        )
+        progress.log({"step": 8, "epoch": 1.0, "time/images_per_second": 12.6, "train/top1": 5.0})
+        progress.print(f"[bold]no markup[/bold] {'and one line ' * 20}")
+    assert capsys.readouterr().out.splitlines() == [
+        "step 7/100  epoch 0.13  eval/AP 12.35",
+        "step 8/100  epoch 1.00  13 images/s",
+        f"[bold]no markup[/bold] {'and one line ' * 20}",
+    ]
+
+
+def test_a_terminal_has_a_bar(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Progress(100, 40, 8) as progress:
+        assert progress._live
+        progress.step(50)
+        progress.log({"step": 50, "epoch": 1.0, "train/loss": 0.25})
+        progress.print("a word 12")
+    out = capsys.readouterr().out
+    assert "50/100" in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out)
+    assert "loss 0.2500" in out and "a word 12" in out and "step 50" not in out
 
 
 def test_plain_lines_without_a_terminal(capsys):

@@ -39,6 +39,22 @@ def test_warm_up_is_linear_from_zero():
     np.testing.assert_allclose(at(schedule(kind="constant", warmup_epochs=0.0), [0]), [0.1])
 
 
+def test_warm_up_may_begin_on_the_way():
+    rate = schedule(kind="constant", warmup_start=0.5)
+    np.testing.assert_allclose(at(rate, [0, 25, 50]), [0.05, 0.075, 0.1], rtol=1e-6)
+    assert at(schedule(kind="constant", warmup_start=1.0), [0]) == [pytest.approx(0.1)]
+
+
+def test_schedules_of_single_steps():
+    fields = {"warmup_epochs": 0.0, "per_epoch": 1}
+    cosine = schedule(total=2, kind="cosine", final_fraction=0.1, **fields)
+    np.testing.assert_allclose(at(cosine, range(3)), [0.1, 0.055, 0.01], rtol=1e-6)
+    cosine = schedule(total=1, kind="cosine", final_fraction=0.1, **fields)
+    np.testing.assert_allclose(at(cosine, range(2)), [0.1, 0.01], rtol=1e-6)
+    stairs = schedule(kind="exponential", factor=0.5, decay_epochs=1.0, **fields)
+    np.testing.assert_allclose(at(stairs, range(3)), [0.1, 0.05, 0.025], rtol=1e-6)
+
+
 def test_cosine_ends_at_its_fraction():
     rate = schedule(kind="cosine", final_fraction=0.1)
     middle = 0.1 * (0.1 + 0.9 * 0.5)
@@ -60,6 +76,9 @@ def test_a_run_shorter_than_its_warm_up_is_allowed():
         ({"kind": "linear"}, "schedule.kind.*'linear'"),
         ({"boundaries": (30.0, 20.0)}, "increase"),
         ({"factor": 0.0}, "schedule.factor.*0.0"),
+        ({"kind": "exponential", "factor": 0.0}, "schedule.factor.*0.0"),
+        ({"kind": "exponential", "decay_epochs": 0.0}, "schedule.decay_epochs.*0.0"),
+        ({"warmup_start": 1.5}, "schedule.warmup_start.*1.5"),
         ({"reference_batch": 0}, "schedule.reference_batch.*0"),
         ({"learning_rate": -0.1}, "schedule.learning_rate.*-0.1"),
     ],
@@ -142,6 +161,7 @@ def test_rmsprop_is_tensorflows(epsilon):
         {"name": "adam"},
         {"rms_decay": 1.0},
         {"rms_epsilon": 0.0},
+        {"clip_norm": 0.0},
     ],
 )
 def test_wrong_optimizers_are_refused(fields):

@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -10,6 +11,7 @@ import tiny
 from tasks import make_task
 from training.config import ConfigError
 from training.plan import make_plan
+from training.state import variables
 
 
 @pytest.mark.parametrize(
@@ -21,12 +23,14 @@ from training.plan import make_plan
         ("keep_checkpoints", 0),
         ("seed", -1),
         ("ema_decay", 1.0),
+        ("drop.keep_prob", 1.5),
+        ("drop.schedule", "cosine"),
     ],
 )
 def test_wrong_fields_are_named(field, value):
     config = tiny.get_config()
-    config[field] = value
-    with pytest.raises(ConfigError, match=f"{field}.* got {value}"):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match=f"{field}.* got '?{value}"):
         make_plan(config, make_task, jax.devices()[:1])
 
 
@@ -49,6 +53,72 @@ def test_a_batch_for_evaluation_is_one_that_the_devices_divide():
     with pytest.raises(ConfigError, match="12 cannot be divided over 8 devices"):
         make_plan(config, make_task, jax.devices())
     assert make_plan(config, make_task, jax.devices(), train=False).batch_size == 16
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """Of 64 images in batches of 16, for 3 epochs."""
+    return make_plan(tiny.get_config(), make_task, jax.devices()[:1])
+
+
+def test_a_plan_is_of_all_the_data_and_checks_it(plan):
+    assert (plan.task.num_train, plan.task.num_eval) == (64, 50)
+    assert (plan.steps_per_epoch, plan.total_steps, plan.batch_size) == (4, 12, 16)
+    assert plan.platform == "cpu"
+    config = tiny.get_config()
+    config.data.name = "nowhere"
+    with pytest.raises(ConfigError, match="nowhere"):
+        make_plan(config, make_task, jax.devices())
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.5, 6), (0.25, 1), (0.01, 1)])
+def test_evaluations_are_whole_steps_apart(epochs, steps):
+    config = tiny.get_config()
+    config.eval_every_epochs, config.ema_decay = epochs, 0.0
+    assert make_plan(config, make_task, jax.devices()[:1]).eval_every == steps
+
+
+def test_keep_prob_is_the_configs_at_the_end_and_1_where_nothing_drops(plan):
+    assert float(plan.keep_prob_schedule(12)) == pytest.approx(plan.config.drop.keep_prob)
+    assert plan.config.drop.keep_prob < 1
+    none = make_plan(tiny.get_config("baseline"), make_task, jax.devices()[:1])
+    assert none.task.drop.kind == "none" and float(none.keep_prob_schedule(12)) == 1.0
+
+
+def test_a_step_takes_the_state_and_leaves_the_batch_and_the_key(plan):
+    (state, *others), _ = plan.lower_train_step().args_info
+    assert all(leaf.donated for leaf in jax.tree.leaves(state))
+    assert not any(leaf.donated for leaf in jax.tree.leaves(others))
+
+
+@pytest.mark.parametrize(("options", "sites"), [({}, 0), ({"drop": True}, 6)])
+def test_an_evaluation_drops_only_where_it_is_asked_to(plan, options, sites):
+    batch = plan.abstract_batch | {
+        name: jax.ShapeDtypeStruct((16,), dtype)
+        for name, dtype in (("mask", bool), ("skipped", int))
+    }
+    arguments = (variables(plan.abstract_state), batch, plan.abstract_key, 0.5)
+    sums, _ = plan.eval_step(**options).eval_shape(*arguments)
+    assert len(sums["sites"]) == sites
+
+
+def test_a_state_is_restored_by_the_name_of_its_checkpoint(plan, tmp_path):
+    def step(*names, **options):
+        return int(plan.restore(tmp_path, *names, **options)["step"])
+
+    with plan.checkpoints(tmp_path, keep=3) as checkpoints:
+        start = jax.tree.map(
+            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), plan.abstract_state
+        )
+        for number in (1, 2):
+            checkpoints.save(number, start | {"step": start["step"] + number}, None)
+    assert step() == step("latest") == step("best", or_latest=True) == 2
+    assert step("1") == 1
+    with pytest.raises(ConfigError, match="has been evaluated"):
+        step("best")
+    with plan.checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, start | {"step": start["step"] + 1}, {"top1": 10.0})
+    assert step("best") == step("best", or_latest=True) == 1 and step() == 2
 
 
 def test_the_commands_define_no_flags_where_they_are_imported():

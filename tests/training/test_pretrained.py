@@ -9,6 +9,7 @@ import tiny_detection
 from tasks import make_task
 from training import config as config_lib
 from training import pretrained
+from training.checkpoints import Checkpoints
 from training.config import ConfigError
 from training.files import write
 from training.plan import make_plan
@@ -41,6 +42,19 @@ def test_the_backbone_is_the_classifiers_average(classifier):
         others = {part: x for part, x in loaded[name].items() if part != "backbone"}
         assert others and not any(map(np.any, jax.tree.leaves(others)))
     assert not any(map(np.any, jax.tree.leaves(loaded["opt_state"])))
+
+
+def test_checkpoints_alone_will_do_without_the_data_and_an_evaluation(classifier, tmp_path):
+    workdir, state = classifier
+    config = config_lib.from_json(workdir / "checkpoints" / "config.json")
+    config.data.name = "nowhere"
+    write(tmp_path / "config.json", config_lib.to_json(config))
+    with Checkpoints(tmp_path, keep=1, best_metric="top1") as checkpoints:
+        checkpoints.save(3, state, None)
+    _, backbone = load(tmp_path)
+    for name, found in backbone.items():
+        expected = {part: x for part, x in state["ema"][name].items() if part != "head"}
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from training import sharding
 from training import state as state_lib
 from training.optimizer import decays
 from training.plan import make_plan
-from training.step import make_loss, make_train_step, site_sums
+from training.step import make_eval_step, make_loss, make_train_step, site_sums
 
 DROPPING = {"ema_decay": 0.9, "drop__keep_prob": 0.5}
 NO_MOMENTUM = {
@@ -261,11 +261,104 @@ def test_site_sums_by_hand():
     assert {k: float(v) for k, v in sums.items()} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_by_hand(key, accumulate):
+    """Of a loss whose gradient is keep_prob / 12 times the sum over the rows of `[4, 3]`."""
+
+    def loss(params, stats, batch, key, keep_prob):
+        value = keep_prob * jnp.mean(batch["x"] * params["w"][None])
+        stats = {"seen": 2 * stats["seen"] + batch["x"].sum()}
+        return value, (stats, {"loss": value, "sums": {"count": jnp.float32(len(batch["x"]))}})
+
+    step = make_train_step(
+        loss,
+        optax.sgd,
+        learning_rate_schedule=lambda step: 0.5 / step,
+        keep_prob_schedule=lambda step: 1 - step / 10,
+        accumulate=accumulate,
+        ema_decay=0.75,
+    )
+    w, x = np.array([1.0, -2.0, 3.0]), np.arange(12.0).reshape(4, 3) ** 2
+    start = {
+        "step": jnp.int32(4),
+        "params": {"w": jnp.float32(w)},
+        "batch_stats": {"seen": jnp.float32(5)},
+        "opt_state": optax.sgd(0.0).init(None),
+    }
+    average = {"params": {"w": jnp.ones(3)}, "batch_stats": {"seen": jnp.float32(1)}}
+    state, metrics = jax.jit(step)(start | {"ema": average}, {"x": jnp.float32(x)}, key)
+    grad = 0.6 * x.sum(0) / 12
+    # With two micro-batches the statistics see the even rows, then the odd ones.
+    seen = 10 + x.sum() if accumulate == 1 else 2 * (10 + x[::2].sum()) + x[1::2].sum()
+    assert int(state["step"]) == 5
+    np.testing.assert_allclose(state["params"]["w"], w - 0.125 * grad, rtol=1e-5)
+    np.testing.assert_allclose(state["batch_stats"]["seen"], seen, rtol=1e-5)
+    np.testing.assert_allclose(
+        state["ema"]["params"]["w"], 0.75 + 0.25 * (w - 0.125 * grad), rtol=1e-5
+    )
+    np.testing.assert_allclose(state["ema"]["batch_stats"]["seen"], 0.75 + 0.25 * seen, rtol=1e-5)
+    expected = {
+        "loss": 0.6 * (w * x).mean(),
+        "grad_norm": np.sqrt((grad**2).sum()),
+        "learning_rate": 0.125,
+        "keep_prob": 0.6,
+    }
+    assert metrics.pop("sums") == {"count": 4}
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected)
+
+
+class Scale:
+    """A network and a task of one weight, whose statistic is what it sees in training."""
+
+    def apply(self, params, stats, x, *, train, keep_prob, rng):
+        y = params["w"] * x * (1.0 if rng is None else keep_prob)
+        report = SiteReport(jnp.full(2, keep_prob), keep_prob, jnp.float32(7), MapShape((4, 4)))
+        return {"y": y, "sites": {} if rng is None else {"a": report}}, stats + x.sum() * train
+
+    def inputs(self, batch):
+        return batch["x"]
+
+    def loss(self, out, batch):
+        return out["y"].mean(), {"total": out["y"].sum()}
+
+    def predict(self, out, batch, by_device):
+        return {"y": by_device(lambda y: 2 * y)(out["y"])}
+
+    def eval_sums(self, predictions, batch):
+        return {"total": (predictions["y"] * batch["mask"]).sum()}
+
+
+def test_a_loss_is_of_a_network_that_trains_and_drops(key):
+    loss = make_loss(Scale(), Scale())
+    value, (stats, metrics) = loss({"w": 3.0}, 1.0, {"x": jnp.array([1.0, 2.0])}, key, 0.5)
+    assert (value, stats) == (2.25, 4.0)
+    assert metrics["loss"] == 2.25 and metrics["sums"] == {"total": 4.5}
+    assert (metrics["sites"]["a"].dropped, metrics["sites"]["a"].count) == (1, 2)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_an_evaluation_drops_where_it_is_asked_to(key, drop):
+    step = jax.jit(make_eval_step(Scale(), Scale(), drop=drop))
+    batch = {
+        "x": jnp.array([1.0, 2.0]),
+        "mask": jnp.array([True, False]),
+        "skipped": jnp.array([0, 1]),
+    }
+    variables = {"params": {"w": 3.0}, "batch_stats": 1.0}
+    sums, predictions = step(variables, batch, key, 0.5)
+    assert sums["sums"] == {"total": 3.0 if drop else 6.0} and sums["skipped"] == 1
+    assert set(sums["sites"]) == ({"a"} if drop else set())
+    np.testing.assert_array_equal(predictions["y"], [3, 6] if drop else [6, 12])
+    np.testing.assert_array_equal(predictions["mask"], batch["mask"])
+
+
 @pytest.mark.parametrize(
     ("batch", "devices", "accumulate", "message"),
     [
         (12, 8, 1, "12 cannot be divided over 8 devices: use 8 or 16"),
         (16, 8, 4, "16 cannot be divided over 8 devices x 4 micro-batches: use 32"),
+        (12, 8, 2, "12 cannot be divided over 8 devices x 2 micro-batches: use 16"),
+        (80, 8, 4, "80 cannot be divided over 8 devices x 4 micro-batches: use 64 or 96"),
         (16, 1, 0, "accumulate must be at least 1"),
     ],
 )
@@ -273,3 +366,10 @@ def test_batches_that_do_not_divide_are_refused(batch, devices, accumulate, mess
     mesh = sharding.make_mesh(jax.devices()[:devices])
     with pytest.raises(ValueError, match=message):
         sharding.check_batch(mesh, batch, accumulate)
+
+
+def test_batches_that_divide_are_taken_whole():
+    mesh = sharding.make_mesh(jax.devices())
+    for batch, accumulate in ((8, 1), (64, 4), (32, 4)):
+        sharding.check_batch(mesh, batch, accumulate)
+        assert sharding.local_rows(mesh, batch) == slice(0, batch)

@@ -1,0 +1,39 @@
+"""What --multihost says is what jax is told. Runs of two hosts: tests/test_multihost.py."""
+
+import jax
+import pytest
+
+from training.config import ConfigError
+from training.multihost import initialize
+
+
+@pytest.fixture
+def told(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("false", []), ("true", [()]), ("host:1234,4,3", [("host:1234", 4, 3)])],
+)
+def test_hosts_are_joined_as_the_flag_says(told, how, expected):
+    initialize(how)
+    assert told == expected
+
+
+@pytest.mark.parametrize("how", ["host:1234", "host:1234,4", "host:1234,4,x", "host:1,2,3,4"])
+def test_what_cannot_be_read_is_named(told, how):
+    with pytest.raises(ConfigError, match=f"must be COORDINATOR:PORT,PROCESSES,INDEX, got '{how}'"):
+        initialize(how)
+    assert told == []
+
+
+def test_that_there_is_no_cluster_is_said(monkeypatch):
+    def fail():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ConfigError, match="finds no pod or cluster.*coordinator_address"):
+        initialize("true")
