@@ -6,6 +6,7 @@ import pytest
 
 import tiny
 import tiny_detection
+from configs import cifar10_amoebanet
 from tasks import make_task
 from training import config as config_lib
 from training import pretrained
@@ -81,6 +82,9 @@ def test_what_is_no_classifiers_run_is_named(classifier, tmp_path):
     config = config_lib.to_json(tiny_detection.get_config())
     write(tmp_path / "config.json", config)
     with pytest.raises(ConfigError, match="holds a run of detection with a retinanet"):
+        load(tmp_path)
+    write(tmp_path / "config.json", config_lib.to_json(cifar10_amoebanet.get_config()))
+    with pytest.raises(ConfigError, match="holds a run of classification with a amoebanet"):
         load(tmp_path)
     text = (classifier[0] / "checkpoints" / "config.json").read_text()
     write(tmp_path / "config.json", text)
