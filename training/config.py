@@ -115,6 +115,7 @@ def from_words(words: Sequence[str]) -> Any:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         values(argv)
+        _ = values.config.task  # a config that failed to load says so only now
         return values.config
     except Exception as error:  # absl and ml_collections raise many things
         raise ConfigError(_sentence(error)) from error

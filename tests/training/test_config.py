@@ -118,6 +118,8 @@ def test_words_are_a_config():
     assert (config.seed, config.drop.kind, config.batch_size) == (3, "none", 16)
     with pytest.raises(ConfigError, match="^no variant 'best' in this config; it has [^\n]*$"):
         config_lib.from_words([f"--config={processes.TINY}:best"])
+    with pytest.raises(ConfigError, match="configs/nothing.py"):
+        config_lib.from_words(["--config=configs/nothing.py"])
 
 
 def test_the_order_of_fields_is_no_difference(tmp_path):
