@@ -125,7 +125,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         began -= log.records[-1]["time/seconds"] if log.records else 0.0
         # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
         # so is that of a finished run whose checkpoints alone are left.)
-        lost = first == total_steps and not log.records
+        lost = first == total_steps and multihost.as_process_0_sees_it(not log.records)
         evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
         evaluate, watch = make_evaluate(plan), telemetry.SiteWatch()
         best = checkpoints.best_value(until=first)

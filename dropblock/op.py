@@ -189,7 +189,7 @@ def dropblock_expecting(
     """
     y, kept, draw = _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize)
     expected = expected_keep(draw.gamma, x.shape[1:-1], block_size)
-    return y, kept, jnp.float32(expected), jnp.float32(draw.gamma * draw.positions)
+    return y, kept, jnp.float32(expected), jnp.float32(draw.gamma * float(draw.positions))
 
 
 def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):

@@ -34,7 +34,7 @@ def _dropblock(rng, x, keep_prob, drop: "Drop"):
 
 def _dropout(rng, x, keep_prob, drop: "Drop"):
     y, kept = db.dropout(rng, x, keep_prob, return_kept=True)
-    return y, kept, keep_prob, (1.0 - keep_prob) * x.size
+    return y, kept, keep_prob, (1.0 - keep_prob) * float(x.size)
 
 
 def _spatial_dropout(rng, x, keep_prob, drop: "Drop"):
@@ -120,7 +120,7 @@ class Drop:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class MapShape:
-    """Height and width of what a site sees; a pytree without leaves, so it costs nothing."""
+    """Height and width of what a site sees (nothing for a vector); a pytree without leaves."""
 
     shape: tuple[int, ...]
 

@@ -31,6 +31,10 @@ def test_two_hosts_are_one_run(tmp_path):
         values = [[r[name] for r in lines if name in r] for lines in (one, two)]
         # The same data, masks and statistics; sums over devices may be taken in another order.
         assert values[1] == pytest.approx(values[0], rel=1e-3), name
+    # The same command again: both know that all is done, though only one has the log.
+    before = records(tmp_path / "two")
+    finish_all(start_two(tmp_path / "two"))
+    assert records(tmp_path / "two") == before
 
 
 def test_hosts_stop_together_and_go_on(tmp_path):

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from training import multihost
 from training.config import ConfigError
 
 _MANIFEST = "manifest.json"
@@ -198,9 +198,8 @@ class Checkpoints:
     def _fault(self, step) -> str | None:
         """What is wrong with a checkpoint, as every process sees it."""
         fault = _compare(self._folder(step)) if jax.process_index() == 0 else None
-        if jax.process_count() > 1:
-            whole = bool(multihost_utils.broadcast_one_to_all(fault is None))
-            fault = None if whole else fault or "process 0 found it damaged"
+        if not multihost.as_process_0_sees_it(fault is None):
+            fault = fault or "process 0 found it damaged"
         return None if fault is None else f"the checkpoint of step {step} is damaged: {fault}"
 
 

@@ -1,6 +1,7 @@
 """Joining the other hosts of a pod or a cluster."""
 
 import jax
+from jax.experimental import multihost_utils
 
 from training.config import ConfigError
 
@@ -38,3 +39,8 @@ def initialize(how: str):
             f"--multihost must be COORDINATOR:PORT,PROCESSES,INDEX, got {how!r}"
         ) from None
     jax.distributed.initialize(address, processes, index)
+
+
+def as_process_0_sees_it(found: bool) -> bool:
+    """Process 0's answer, on all: only it has the run's files. To be asked by all at one point."""
+    return bool(multihost_utils.broadcast_one_to_all(found)) if jax.process_count() > 1 else found

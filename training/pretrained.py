@@ -82,9 +82,9 @@ def _check_same(theirs, plan: Plan, folder):
     )
     fields = [f"model.{field}" for field in plan.task.backbone.fields]
     changes = [
-        f"{field} is {was[field]!r} there, {now[field]!r} here"
+        f"{field} is {was.get(field)!r} there, {now.get(field)!r} here"
         for field in (*fields, "data.channels")
-        if was[field] != now[field]
+        if was.get(field) != now.get(field)
     ]
     if changes:
         raise ConfigError(f"{folder} holds another network ({'; '.join(changes)})")

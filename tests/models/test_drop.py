@@ -154,3 +154,12 @@ def test_blocks_are_the_papers_where_nothing_is_said():
 
 def test_a_drop_can_be_hashed():
     assert hash(Drop("dropblock", PLACES)) == hash(Drop("dropblock", dict(PLACES)))
+
+
+@pytest.mark.parametrize("kind", ["dropblock", "dropout", "spatial_dropout", "drop_path"])
+def test_a_pods_batch_may_have_more_elements_than_an_integer(key, kind):
+    """On a pod a global batch has more than 2^31; by shape, since it is 10 GB."""
+    site = build(Drop(kind, {"group4": 1.0}, block_size=1))["group4.block1.conv2"]
+    x = jax.ShapeDtypeStruct((16384, 14, 14, 1024), jnp.float32)
+    y, reports = jax.eval_shape(site, x, jax.ShapeDtypeStruct((), jnp.float32), key)
+    assert y.shape == x.shape and reports["group4.block1.conv2"].seeds.shape == ()

@@ -209,10 +209,8 @@ def as_process(monkeypatch, index, whole=None):
     """This module as that of one of two processes, where process 0 says what is whole."""
     two = types.SimpleNamespace(process_index=lambda: index, process_count=lambda: 2)
     monkeypatch.setattr(checkpoints_lib, "jax", two)
-    told = types.SimpleNamespace(
-        broadcast_one_to_all=lambda own: own if whole is None else np.array(whole)
-    )
-    monkeypatch.setattr(checkpoints_lib, "multihost_utils", told)
+    told = types.SimpleNamespace(as_process_0_sees_it=lambda own: own if whole is None else whole)
+    monkeypatch.setattr(checkpoints_lib, "multihost", told)
 
 
 def test_process_0_judges_for_all(folder, monkeypatch):

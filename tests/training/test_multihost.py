@@ -1,10 +1,12 @@
 """What --multihost says is what jax is told. Runs of two hosts: tests/test_multihost.py."""
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from training.config import ConfigError
-from training.multihost import initialize
+from training.multihost import as_process_0_sees_it, initialize
 
 
 @pytest.fixture
@@ -37,3 +39,14 @@ def test_that_there_is_no_cluster_is_said(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(ConfigError, match="finds no pod or cluster.*coordinator_address"):
         initialize("true")
+
+
+@pytest.mark.parametrize("answer", [False, True])
+def test_process_0_is_asked_where_there_are_others(monkeypatch, answer):
+    assert as_process_0_sees_it(answer) is answer
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    sent = []
+    # What jax gives back is an array.
+    told = lambda own: sent.append(own) or np.array(answer)  # noqa: E731
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", told)
+    assert as_process_0_sees_it(not answer) is answer and sent == [not answer]
