@@ -47,7 +47,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="imagenet_amoebanet_b", help="a file in configs/")
+    parser.add_argument("--config", default="imagenet_amoebanet_b", help="an AmoebaNet of configs/")
     parser.add_argument("--batch_size", type=int, default=64, help="of one device")
     parser.add_argument("--remat", nargs="+", default=list(REMAT), choices=REMAT)
     parser.add_argument("--topology", help="such as v5e:2x2; default: this machine's device")

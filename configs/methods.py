@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 1, as variants of any classification config.
+"""The rows of the paper's Table 1, as variants of any config of a ResNet classifier.
 
 Constants: docs/paper.md sections 2.4, 3.4 and 7.
 """

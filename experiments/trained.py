@@ -30,6 +30,8 @@ def make_plan_of(run: Run, **drop) -> Plan:
     config = config_lib.from_json(run.workdir / "config.json")
     with config.ignore_type():
         config.drop.update(drop)
+        if drop:
+            config.model.head_keep_prob = 1.0  # the drop sites alone are to act
     return make_plan(config, make_task, jax.devices(), train=False)
 
 

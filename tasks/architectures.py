@@ -26,7 +26,8 @@ class Architecture:
       make: `config -> network`, itself a function `(num_classes, *, in_channels, drop, dtype,
         platform, rngs) -> nnx.Module`. That of a backbone takes `sites` and `norm` too, see
         `models.fpn.PyramidNetwork`.
-      fields: of `config.model`, that say which network it is; the first is of its configs alone.
+      fields: of `config.model`, that say which network it is: the first is of its configs alone,
+        and all must be equal where one takes another's parameters for its backbone.
       backbone: whether pyramids can stand on it.
     """
 
@@ -72,7 +73,7 @@ ARCHITECTURES = {
     ),
     "amoebanet": Architecture(
         _amoebanet,
-        ("cells", "cells_per_stack", "filters", "stem", "stem_stride"),
+        ("cells",),
         backbone=False,
     ),
 }

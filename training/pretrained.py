@@ -1,12 +1,12 @@
 """A trained classifier as the backbone of another network."""
 
 import json
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from training import config as config_lib
 from training.config import ConfigError
@@ -29,7 +29,7 @@ def load_backbone(plan: Plan, make_task: Callable) -> dict[str, Any]:
     Raises:
       ConfigError: there is no such run, or its network is another.
     """
-    folder = pathlib.Path(plan.config.pretrained).expanduser()
+    folder = epath.Path(plan.config.pretrained).expanduser()
     whole = (folder / "checkpoints").is_dir()
     directory = folder / "checkpoints" if whole else folder
     if not (directory / "config.json").exists():

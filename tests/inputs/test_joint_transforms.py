@@ -128,11 +128,10 @@ def test_boxes_and_masks_follow_the_pixels(data, seed):
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     if got["labels"][0] == -1:  # cropped away; the blurred edge of it may just be seen
         assert train and bright.mean() < 0.03
-    elif len(rows) and len(columns):
+    elif min(got["boxes"][0, 2:] - got["boxes"][0, :2]) >= 2:
         found = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
         np.testing.assert_allclose(got["boxes"][0], found, atol=1.01)
-    else:
-        assert min(got["boxes"][0, 2:] - got["boxes"][0, :2]) < 1
+    # Of less than that, what is left of it at a border is about half as bright: it may be missed.
 
     transform = segmentation_transform(image_size=64, train=True, fill=(0, 0, 0), scale=(0.5, 2.0))
     given_ = {"image": image, "mask": mask, "index": np.int32(0)}
@@ -140,12 +139,16 @@ def test_boxes_and_masks_follow_the_pixels(data, seed):
     inside = got["label"] != IGNORE
     assert not got["image"][~inside].any()
     agree = (got["image"][..., 0] > 127) == (got["label"] == 1)
-    edge = np.pad(got["label"] == 1, 1, "edge")  # within a pixel of the border they may differ
+    # Within half a pixel of the original's of the border, or one of the result's, they may differ;
+    # and the border may lie just beyond the picture.
+    reach = max(1, int(np.ceil(max(got["scale"]) / 2)))
+    edge = np.pad(got["label"] == 1, reach)
     near = np.zeros_like(agree)
-    for dy in range(3):
-        for dx in range(3):
-            near |= edge[dy : dy + 64, dx : dx + 64] != edge[1:-1, 1:-1]
-    assert (agree | near).all()
+    for dy in range(2 * reach + 1):
+        for dx in range(2 * reach + 1):
+            near |= edge[dy : dy + 64, dx : dx + 64] != (got["label"] == 1)
+    thin = min((got["label"] == 1).any(axis).sum() for axis in (0, 1)) < 3
+    assert thin or (agree | near).all()
 
 
 def test_evaluation_shows_the_whole_image_and_leads_back():

@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -95,7 +96,7 @@ def test_a_step_takes_the_state_and_leaves_the_batch_and_the_key(plan):
 def test_an_evaluation_drops_only_where_it_is_asked_to(plan, options, sites):
     batch = plan.abstract_batch | {
         name: jax.ShapeDtypeStruct((16,), dtype)
-        for name, dtype in (("mask", bool), ("skipped", int))
+        for name, dtype in (("mask", bool), ("skipped", jnp.int32))
     }
     arguments = (variables(plan.abstract_state), batch, plan.abstract_key, 0.5)
     sums, _ = plan.eval_step(**options).eval_shape(*arguments)
