@@ -67,7 +67,7 @@ def _bytes(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def loss_arguments(plan: Plan) -> tuple:
+def _loss_arguments(plan: Plan) -> tuple:
     """What `plan.loss` takes, by shape: the parameters first, and one micro-batch."""
     state, accumulate = plan.abstract_state, plan.config.accumulate
     micro_batch = {
@@ -78,13 +78,13 @@ def loss_arguments(plan: Plan) -> tuple:
     return state["params"], state["batch_stats"], micro_batch, plan.abstract_key, keep_prob
 
 
-def residuals(plan: Plan) -> list:
+def _residuals(plan: Plan) -> list:
     """Shapes of all that a trace of the loss keeps for its gradient, parameters among it."""
 
     def backward(params, *rest):  # a pytree of what it needs
         return jax.vjp(lambda params: plan.loss(params, *rest)[0], params)[1]
 
-    return jax.tree.leaves(jax.eval_shape(backward, *loss_arguments(plan)))
+    return jax.tree.leaves(jax.eval_shape(backward, *_loss_arguments(plan)))
 
 
 def _print_memory(plan: Plan):
@@ -97,7 +97,7 @@ def _print_memory(plan: Plan):
     config, state, batch = plan.config, plan.abstract_state, plan.abstract_batch
     examples = config.batch_size // config.accumulate
     # The rest are the parameters, which the state holds already, or small.
-    cut = _bytes([x for x in residuals(plan) if x.shape[:1] == (examples,)])
+    cut = _bytes([x for x in _residuals(plan) if x.shape[:1] == (examples,)])
     whole = _bytes(state) + _bytes(state["params"])
     print("estimated bytes on each device (state, gradients, batch, and what they are made from):")
     for devices in sorted({1, 8, plan.mesh.size}):
@@ -108,7 +108,7 @@ def _print_memory(plan: Plan):
 
 def _print_sites(plan: Plan):
     """The drop sites and the maps they see, as a trace of the network finds them."""
-    params, batch_stats, micro_batch, key, _ = loss_arguments(plan)
+    params, batch_stats, micro_batch, key, _ = _loss_arguments(plan)
 
     def sites(params, batch_stats, batch, key):
         images = plan.task.inputs(batch)

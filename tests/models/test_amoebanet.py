@@ -16,7 +16,6 @@ from models.cells import Cell, Feature
 from models.drop import Drop, Sites
 from models.layers import Layers
 
-NO_DROP = Drop()
 DROP = Drop("dropblock", {"last_half": 1.0}, block_size=3)
 
 # A cell of few operations, so that tests of the skeleton compile in seconds.

@@ -14,8 +14,6 @@ from models.cells import Cell, FactorizedReduction, Feature, Kernel, Stage
 from models.drop import Drop, Sites
 from models.layers import Layers
 
-NO_DROP = Drop()
-
 
 def layers():
     return Layers(NORM, jnp.float32, "cpu", nnx.Rngs(params=0))
@@ -81,7 +79,7 @@ def test_the_normal_cell_of_b_is_its_table_by_hand():
     @jax.jit
     def run(current, previous):
         features = Feature(12, 0), Feature(6, 0)
-        options = {"name": "cell", "sites": Sites(NO_DROP), "layers": layers()}
+        options = {"name": "cell", "sites": Sites(Drop()), "layers": layers()}
         cell = Cell(CELLS["B"].normal, 8, 1, *features, **options)
         assert cell.output == (32, 0)
         return cell(current, previous, True, 1.0, None)[0], nnx.to_pure_dict(
