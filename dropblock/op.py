@@ -18,9 +18,10 @@ _TYPICAL_KEEP_PROB = 0.9
 
 
 class _Draw(NamedTuple):
-    """What is dropped, as words, and how it was drawn."""
+    """What is dropped, as words of cells, and how it was drawn."""
 
     dropped: jax.Array
+    cells: words.Cells
     gamma: Any
     positions: int  # where a seed could have been, in the whole batch
 
@@ -30,13 +31,18 @@ def _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule) -> _Draw:
     checks.feature_shape(shape)
     batch, *spatial_shape, channels = shape
     block_shape = checks.block_shape(block_size, spatial_shape)
-    gamma = block_gamma(keep_prob, spatial_shape, block_size, gamma_rule)
-    typical = block_gamma(_TYPICAL_KEEP_PROB, spatial_shape, block_size, gamma_rule)
-    legal = [size - block + 1 for size, block in zip(spatial_shape, block_shape, strict=True)]
+    gamma, typical, most = (
+        block_gamma(keep_prob, spatial_shape, block_size, gamma_rule)
+        for keep_prob in (keep_prob, _TYPICAL_KEEP_PROB, 0.0)
+    )
     # Only legal positions are drawn, each named by the first cell of its block.
-    shape = (batch, *legal, 1 if shared_mask else channels)
-    seeds = draws.bernoulli(rng, shape, jax.lax.stop_gradient(gamma), typical)
-    return _Draw(words.grow(seeds, block_shape), gamma, math.prod(shape))
+    legal = tuple(size - side + 1 for size, side in zip(spatial_shape, block_shape, strict=True))
+    cells = words.Cells(tuple(spatial_shape))
+    bits = draws.Bits(batch, cells, legal, 1 if shared_mask else channels)
+    probability = jax.lax.stop_gradient(gamma)
+    seeds = draws.bernoulli(rng, bits, probability, typical=typical, most=most)
+    dropped = words.grow(seeds, cells, block_shape)
+    return _Draw(dropped, cells, gamma, batch * math.prod(legal) * bits.channels)
 
 
 def dropblock_mask(
@@ -73,15 +79,15 @@ def dropblock_mask(
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
     draw = _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
-    return ~words.unpack(draw.dropped, 1 if shared_mask else shape[-1])
+    return ~words.unpack(draw.dropped, draw.cells)
 
 
-@functools.partial(jax.jit, static_argnames="channels")
-def keep(x, dropped, channels, scale=None) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="cells")
+def keep(x, dropped, cells, scale=None) -> jax.Array:
     """`x` where not `dropped`, zero elsewhere, times `scale`; in x's dtype, and no 0 * inf.
 
     Args:
-      dropped: words whose `channels` bits, once unpacked, broadcast to x.
+      dropped: words of `cells` that, once unpacked, broadcast to x.
       scale: float32, broadcasts to x; None is 1.
     """
 
@@ -89,7 +95,7 @@ def keep(x, dropped, channels, scale=None) -> jax.Array:
     # unlike a custom_vjp it can be differentiated once more.
     @jax.checkpoint
     def unpack_and_keep(x, dropped, scale):
-        mask = words.unpack(dropped, channels)
+        mask = words.unpack(dropped, cells)
         if scale is None:
             return jnp.where(mask, jnp.zeros_like(x), x)
         wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
@@ -196,29 +202,25 @@ def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):
     """`y`, `kept` and the `_Draw` of `dropblock`."""
     checks.features(x)
     checks.choice("normalize", normalize, NORMALIZE)
-    channels = 1 if shared_mask else x.shape[-1]
     draw = _draw(rng, x.shape, keep_prob, block_size, shared_mask, gamma_rule)
-    dropped, cells = draw.dropped, math.prod(x.shape[1:-1])
-    kept = words.kept_fraction(words.count(dropped, range(1, x.ndim)), cells * channels)
-    # A NaN keep_prob drops nothing; it must show.
+    cells, channels = math.prod(draw.cells.shape), draw.dropped.shape[-1]
+
+    def kept_over(axes, cells):
+        kept = words.kept_fraction(words.count(draw.dropped, axes), cells)
+        return kept.reshape(-1, *(1,) * (x.ndim - 2), kept.shape[-1])
+
+    kept = kept_over((1, 2), cells * channels)
+    # Of a NaN keep_prob nothing sensible is drawn; it must show.
     kept += 0.0 * jax.lax.stop_gradient(draw.gamma)
     if normalize is None:
-        y = keep(x, dropped, channels)
+        y = keep(x, draw.dropped, draw.cells)
     else:
         size, total = {
             # Not the mean, which is a product with 1 / batch and would not be 1 for all kept.
             "batch": lambda: (x.shape[0], kept.sum(0, keepdims=True)),
             "sample": lambda: (1, kept),
-            "map": lambda: (1, _kept_of_maps(dropped, channels)),
+            "map": lambda: (1, kept_over(1, cells)),
         }[normalize]()
         # Where nothing is kept there is nothing to scale: 0, not 1 / 0.
-        y = keep(x, dropped, channels, jnp.where(total == 0, 0.0, size / total))
+        y = keep(x, draw.dropped, draw.cells, jnp.where(total == 0, 0.0, size / total))
     return y, kept.reshape(-1), draw
-
-
-def _kept_of_maps(dropped, channels):
-    """The kept fraction of each map, float32 `[batch, *(1, ...), channels]`."""
-    axes = range(1, dropped.ndim - 1)
-    bits = words.unpack(dropped, channels)
-    count = jnp.sum(bits, axes, dtype=jnp.uint32, keepdims=True)
-    return words.kept_fraction(count, math.prod(dropped.shape[1:-1]))

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from dropblock import draws
+
 
 def clamp(block, spatial):
     sides = (block,) * len(spatial) if isinstance(block, int) else block
@@ -99,6 +101,17 @@ def reference():
         opening=opening,
         paper_gamma=paper_gamma,
     )
+
+
+@pytest.fixture(scope="session", params=draws.FORMS)
+def form(request):
+    """Runs a test once for each form of the draw, whatever platform this is."""
+    with pytest.MonkeyPatch.context() as patch:
+        drawn = functools.partial(draws.bernoulli, form=request.param)
+        patch.setattr(draws, "bernoulli", drawn)
+        jax.clear_caches()  # of functions that are compiled with another form
+        yield request.param
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -106,9 +106,14 @@ def test_same_seeds_give_the_mask_of_the_authors(reference, monkeypatch, spatial
 
     @jax.jit
     def mask_of(seeds):
-        def bernoulli(rng, shape, probability, typical):
-            assert tuple(shape) == seeds.shape
-            return seeds @ jnp.uint32([[1], [2], [4]])  # bit c of the word is channel c
+        def bernoulli(rng, bits, probability, **options):
+            assert (bits.batch, *bits.box, bits.channels) == seeds.shape
+            words = jnp.zeros((bits.batch, bits.cells.words(bits.box), bits.channels), jnp.uint32)
+            for index in np.ndindex(bits.box):
+                word, bit = divmod(bits.cells.bit(index), bits.cells.bits)
+                seed = seeds[(slice(None), *index)].astype(jnp.uint32)
+                words = words.at[:, word].add(seed << bit)
+            return words
 
         monkeypatch.setattr(draws, "bernoulli", bernoulli)
         return dropblock_mask(jax.random.key(0), shape, 0.9, block)

@@ -3,8 +3,8 @@
 The keys are fixed. What the bounds promise: if the library is right, the chance over the keys that
 anything in this file fails is below 1e-6. Each of the COUNTS counts that are looked at is binomial
 with a known probability and may fail on either side, so the exact tail probability of each side
-must be at least 1e-6 / (2 * COUNTS), about 6e-11, 6.4 standard deviations. By the union bound that
-is 1e-6 in all, however the counts depend on each other.
+must be at least 1e-6 / (2 * COUNTS) for one form, about 6e-11, 6.4 standard deviations, and half of
+that for two. By the union bound that is 1e-6 in all, however the counts depend on each other.
 """
 
 import itertools
@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dropblock import block_gamma, drop_path, dropblock_mask, dropout, spatial_dropout
+from dropblock import block_gamma, draws, drop_path, dropblock_mask, dropout, spatial_dropout
+
+pytestmark = pytest.mark.usefixtures("form")
 
 EXAMPLES, CHANNELS = 1024, 32
 MAPS = EXAMPLES * CHANNELS  # 32,768
@@ -64,7 +66,7 @@ COUNTS = (
     + 2 * 16**2  # pairs of maps of 4 cells: of channels, of examples
     + 2**6 * len(BASELINES)
 )
-TAIL = 1e-6 / (2 * COUNTS)
+TAIL = 1e-6 / (2 * len(draws.FORMS) * COUNTS)
 
 
 def agree(counts, probabilities, trials):

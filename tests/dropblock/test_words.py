@@ -1,4 +1,4 @@
-"""Masks as bits, against numpy's own packing."""
+"""Masks as bits, cell by cell."""
 
 import itertools
 
@@ -7,52 +7,98 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropblock import words
+from dropblock.words import Cells, count, grow, kept_fraction, unpack
+
+# Rows that share a word, fill one, are two, three and more than few.
+SHAPES = [(), (5,), (40,), (7, 7), (3, 32), (4, 33), (2, 70), (3, 4, 5), (2, 3, 40), (2, 300)]
 
 
 def pack(bits):
-    """numpy's packing of bool `[..., channels]`."""
-    padded = np.zeros((*bits.shape[:-1], words.width(bits.shape[-1]) * 32), bool)
-    padded[..., : bits.shape[-1]] = bits
-    return np.packbits(padded, axis=-1, bitorder="little").view(np.uint32)
+    """bool `[batch, *spatial, channels]` as words, one bit at a time."""
+    cells = Cells(bits.shape[1:-1])
+    packed = np.zeros((len(bits), cells.words(cells.shape), bits.shape[-1]), np.uint32)
+    for index in np.ndindex(cells.shape):
+        word, bit = divmod(cells.bit(index), cells.bits)
+        packed[:, word] |= bits[(slice(None), *index)].astype(np.uint32) << np.uint32(bit)
+    return packed
 
 
-@pytest.mark.parametrize("channels", [1, 5, 31, 32, 33, 64, 80])
-def test_bits_round_trip(channels):
-    bits = np.random.default_rng(0).random((3, 4, channels)) < 0.4
+def random_bits(seed, *shape):
+    return np.random.default_rng(seed).random(shape) < 0.4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_cell_has_a_bit_of_its_own(shape):
+    cells = Cells(shape)
+    numbers = [cells.bit(index) for index in np.ndindex(shape)]
+    assert numbers == sorted(set(numbers))
+    # Whole rows: none is cut where it fits.
+    for start in range(0, len(numbers), cells.row):
+        row = {number // cells.bits for number in numbers[start : start + cells.row]}
+        assert len(row) == -(-cells.row // 32)
+    assert cells.words(shape) == numbers[-1] // cells.bits + 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bits_round_trip(shape):
+    bits = random_bits(0, 3, *shape, 4)
     packed = jnp.asarray(pack(bits))
-    assert packed.shape == (3, 4, -(-channels // 32))
-    np.testing.assert_array_equal(words.unpack(packed, channels), bits)
+    np.testing.assert_array_equal(unpack(packed, Cells(shape)), bits)
+    cells = tuple(range(1, bits.ndim - 1))
+    np.testing.assert_array_equal(count(packed, 1)[:, 0], bits.sum(cells))
     np.testing.assert_array_equal(
-        words.count(packed, (1, 2)), bits.sum((1, 2))[:, None, None], strict=False
+        np.asarray(count(packed, (1, 2))).ravel(), bits.sum((*cells, -1)).ravel()
     )
-    full = jnp.full_like(packed, 2**32 - 1)
-    np.testing.assert_array_equal(words.clear_padding(full, channels), pack(np.ones_like(bits)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_box_is_its_cells(shape):
+    for part in (0.5, 1):
+        box = tuple(max(1, int(size * part)) for size in shape)
+        bits = np.zeros((1, *shape, 1), bool)
+        bits[(0, *map(slice, box))] = True
+        inside = Cells(shape).box(box)
+        np.testing.assert_array_equal(inside, pack(bits)[0, : len(inside), 0])
+        assert len(inside) == Cells(shape).words(box) and inside[-1]
 
 
 @pytest.mark.parametrize(
     "spatial, block",
-    [((9,), (4,)), ((7, 5), (3, 2)), ((6, 6), (6, 6)), ((5, 8), (1, 8)), ((3, 4, 5), (2, 3, 1))],
+    [
+        ((9,), (4,)),
+        ((70,), (40,)),
+        ((7, 5), (3, 2)),
+        ((6, 6), (6, 6)),
+        ((5, 8), (1, 8)),
+        ((14, 14), (7, 7)),
+        ((9, 32), (2, 5)),
+        ((4, 40), (3, 7)),
+        ((3, 4, 5), (2, 3, 1)),
+        ((3, 2, 40), (2, 2, 33)),
+    ],
 )
 def test_every_bit_grows_to_its_block(spatial, block):
-    legal = [size - side + 1 for size, side in zip(spatial, block, strict=True)]
-    seeds = np.random.default_rng(1).random((2, *legal, 40)) < 0.1
-    grown = np.zeros((2, *spatial, 40), bool)
+    legal = tuple(size - side + 1 for size, side in zip(spatial, block, strict=True))
+    seeds = np.zeros((2, *spatial, 20), bool)
+    inside = (slice(None), *map(slice, legal))
+    seeds[inside] = np.random.default_rng(1).random((2, *legal, 20)) < 0.1
+    grown = np.zeros_like(seeds)
     for offset in itertools.product(*map(range, block)):
         cells = tuple(slice(o, o + n) for o, n in zip(offset, legal, strict=True))
-        grown[(slice(None), *cells)] |= seeds
-    out = jax.jit(words.grow, static_argnums=1)(pack(seeds), block)
-    np.testing.assert_array_equal(words.unpack(out, 40), grown)
+        grown[(slice(None), *cells)] |= seeds[inside]
+    cells = Cells(spatial)
+    out = jax.jit(grow, static_argnums=(1, 2))(pack(seeds)[:, : cells.words(legal)], cells, block)
+    np.testing.assert_array_equal(out, pack(grown))
 
 
 def test_kept_fraction_of_all_and_nothing_is_exact():
     for cells in (41, 49, 200_704):
-        kept = jax.jit(words.kept_fraction, static_argnums=1)(jnp.uint32([0, cells]), cells)
+        kept = jax.jit(kept_fraction, static_argnums=1)(jnp.uint32([0, cells]), cells)
         np.testing.assert_array_equal(kept, [1, 0])
 
 
 def test_kept_fraction_of_a_part():
     for cells in (41, 49, 200_704):
         dropped = np.array([1, cells // 3, cells - 1])
-        kept = words.kept_fraction(jnp.asarray(dropped, jnp.uint32), cells)
+        kept = kept_fraction(jnp.asarray(dropped, jnp.uint32), cells)
         np.testing.assert_allclose(kept, (cells - dropped) / cells, rtol=1e-6)

@@ -1,0 +1,31 @@
+"""Random words that depend on a key and a counter alone, so on no number of devices."""
+
+import jax
+import jax.numpy as jnp
+
+
+def key_words(rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two words of key for `threefry`, from a JAX key of any implementation."""
+    typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+    data = (jax.random.key_data(rng) if typed else rng).astype(jnp.uint32)
+    # The first and last two words: all of them for Threefry (2) and RBG (4). The constant, "drop",
+    # parts the stream from what jax.random draws with the same key.
+    return threefry((data[0] ^ jnp.uint32(0x64726F70), data[1]), data[-2], data[-1])
+
+
+def threefry(key, high, low) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al., 2011) of the counters `high`, `low`.
+
+    Written out, since `jax.random.bits` on CPU runs the rounds as a loop, at twice the cost, and
+    needs a key for each example.
+    """
+    keys = (*key, key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
+    a, b = high + keys[0], low + keys[1]
+    rotations = ((13, 15, 26, 6), (17, 29, 16, 24))
+    for group in range(5):
+        for rotation in rotations[group % 2]:
+            a = a + b
+            b = a ^ (b << jnp.uint32(rotation) | b >> jnp.uint32(32 - rotation))
+        a = a + keys[(group + 1) % 3]
+        b = b + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return a, b

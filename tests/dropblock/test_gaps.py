@@ -1,0 +1,102 @@
+"""The CPU's draw: gaps, the two parts of a probability, and streams."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from dropblock import draws, gaps, words
+from dropblock.threefry import threefry
+
+
+def bits_of(batch, places, channels):
+    """Bits of maps whose rows are one cell, so that 32 cells are a word."""
+    return draws.Bits(batch, words.Cells((places, 1)), (places, 1), channels)
+
+
+def draw(key, bits, probability, typical=0.1):
+    return draws.bernoulli(key, bits, probability, typical=typical, most=1.0, form="gaps")
+
+
+def agree(count, probability, trials):
+    low = scipy.stats.binom.cdf(count, trials, probability)
+    high = scipy.stats.binom.sf(count - 1, trials, probability)
+    assert min(low, high) >= 1e-9, f"{count} of {trials}, expected {trials * probability:.1f}"
+
+
+def test_two_parts_make_up_the_probability(monkeypatch, key):
+    # Counting would need 1e10 bits to see that one part is a little off.
+    parts = {}
+
+    def dense(key, shape, planes, zero):
+        parts["planes"] = planes
+        return jnp.zeros(shape, jnp.uint32)
+
+    def sparse(key, bits, probability, typical, zero):
+        parts["rare"] = probability
+        return jnp.zeros((1, 1, 1), jnp.uint32)
+
+    monkeypatch.setattr(gaps, "_dense", dense)
+    monkeypatch.setattr(gaps, "_sparse", sparse)
+    for probability in [1e-4, 1 / 32, 0.0313, 0.1, 0.499, 0.5, 0.51, *np.linspace(0, 1, 50)]:
+        with jax.disable_jit():  # so that the parts are numbers
+            draw(key, bits_of(1, 1, 1), np.float32(probability))
+        planes, rare = int(parts["planes"]), float(parts["rare"])
+        assert 0 <= planes <= 128 and 0 <= rare <= 1 / 32
+        both = 1 - (1 - planes / 256) * (1 - rare)
+        assert both == pytest.approx(min(probability, 1 - probability), abs=1e-7)
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+def test_rare_ones_are_set_one_gap_after_the_other(channels):
+    rows, places, probability = 3, 20, jnp.float32(0.03)
+    key, length = (jnp.uint32(5), jnp.uint32(7)), places * channels
+    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows, length)))
+    numbers = gaps._exponential(threefry(key, *counters)[0].T)
+    steps = np.floor(numbers * (-1 / jnp.log1p(-probability))).astype(int) + 1
+    expected = np.zeros((rows, length), bool)
+    for row in range(rows):
+        position = -1
+        for step in steps[row]:
+            position += step
+            if position < length:
+                expected[row, position] = True
+    bits = bits_of(rows, places, channels)
+    drawn = gaps._sparse(key, bits, probability, 0.01, jnp.uint32(0))
+    np.testing.assert_array_equal(words.unpack(drawn, bits.cells).reshape(rows, length), expected)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.03, 0.3, 0.7])
+def test_several_chunks_draw_what_one_draws(key, probability):
+    bits = bits_of(4, 500, 32)
+    few = draw(key, bits, probability, typical=1 / 32)
+    np.testing.assert_array_equal(draw(key, bits, probability, typical=0.0), few)
+
+
+@pytest.mark.parametrize("probability", [0.004, 0.2])
+def test_a_long_example_is_several_streams(monkeypatch, key, probability):
+    monkeypatch.setattr(gaps, "_LONGEST_STREAM", 2000)
+    # 3 streams of 62 places of 32 channels, of which the last has 61.
+    bits = bits_of(256, 185, 32)
+    drawn = np.asarray(words.unpack(draw(key, bits, probability), bits.cells))
+    agree(drawn.sum(), probability, 256 * 185 * 32)
+    for place in (0, 61, 62, 123, 124, 184):
+        agree(drawn[:, place].sum(), probability, 256 * 32)
+    streams = [drawn[:, start : start + 61].tobytes() for start in (0, 62, 124)]
+    assert len(set(streams)) == 3
+
+
+def test_positions_beyond_what_float32_counts(key):
+    places, probability = 2**20, 1e-3  # 2^25 positions, of which float32 has every second one
+    drawn = draw(key, bits_of(1, places, 32), probability, typical=probability)
+    for channels in (slice(0, None, 2), slice(1, None, 2)):
+        last = words.count(drawn[:, -(places // 128) :, channels], (0, 1, 2))
+        agree(int(last.sum()), float(np.float32(probability)), places // 4 * 16)
+
+
+def test_numbers_reach_both_ends():
+    ends = gaps._exponential(jnp.uint32([0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]))
+    uniform = (np.array([0, 1, 2**31 - 1]) + 0.5) / 2**32
+    expected = [*-np.log1p(-uniform), *-np.log(uniform[::-1])]
+    np.testing.assert_allclose(ends, expected, rtol=1e-6)

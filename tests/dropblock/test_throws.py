@@ -1,0 +1,78 @@
+"""The draw of TPUs and GPUs: how many throws, how many are lost, and what a word is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from dropblock import block_gamma, dropblock_mask, throws
+from dropblock.draws import Bits
+from dropblock.words import Cells
+
+
+@pytest.mark.parametrize("mean", [1e-6, 0.01, 0.2, 1.0, 2.1, 6.0])
+def test_thresholds_are_the_tails_of_poisson(mean):
+    count = 30
+    below = throws._thresholds(jnp.float32(mean), count)
+    assert below.shape == (count,) and below.dtype == jnp.uint32
+    exact = scipy.stats.poisson.sf(np.arange(count), mean) * 2.0**32
+    # float32's rounding, and that of a whole number.
+    np.testing.assert_allclose(below, exact, rtol=1e-5, atol=1)
+
+
+def test_no_throw_where_nothing_is_dropped():
+    assert not throws._thresholds(jnp.float32(0), 12).any()
+
+
+@pytest.mark.parametrize("words", [1, 7, 200])
+@pytest.mark.parametrize("mean", [1e-6, 0.2, 1.0, 6.0])
+def test_a_map_loses_a_throw_less_than_once_in_ten_billion(mean, words):
+    count = throws._throws_needed(mean, words)
+    assert words * scipy.stats.poisson.sf(count, mean) < 1e-10
+    if count > 1:  # and no more than it takes, but for the estimate
+        assert words * scipy.stats.poisson.sf(count - 2, mean) > 1e-10
+
+
+@pytest.mark.parametrize("spatial, block", [((14, 14), 7), ((40, 40), 7), ((65, 65), 4)])
+def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
+    # Most seeds are thrown here; every word's number of seeds has its law.
+    maps, cells = 512, Cells(spatial)
+    box = tuple(size - block + 1 for size in spatial)
+    gamma = block_gamma(0.0, spatial, block)
+    bits = throws.draw(
+        (jnp.uint32(3), jnp.uint32(4)),
+        jnp.float32(gamma),
+        Bits(maps, cells, box, 32),
+        typical=gamma,
+        most=gamma,
+    )
+    for word, inside in zip(np.moveaxis(np.asarray(bits), 1, 0), cells.box(box), strict=True):
+        legal = int(inside).bit_count()
+        counts = np.bincount(np.bitwise_count(word).ravel(), minlength=legal + 1)
+        law = scipy.stats.binom.pmf(np.arange(legal + 1), legal, gamma) * word.size
+        often = law > 20
+        z = (counts[often] - law[often]) / np.sqrt(law[often])
+        assert abs(z).max() < 6.5
+
+
+def test_random_words_are_of_their_word_alone():
+    bits = Bits(2, Cells((8, 8)), (8, 8), 32)
+    drawn = throws._random_words(
+        (jnp.uint32(1), jnp.uint32(2)), bits, np.arange(3, dtype=np.uint32)
+    )
+    all_words = np.stack([np.asarray(next(drawn)) for _ in range(16)])
+    assert len(np.unique(all_words)) == all_words.size
+    with pytest.raises(AssertionError, match="more random words"):
+        next(drawn)
+    drawn = throws._random_words((jnp.uint32(1), jnp.uint32(2)), bits, np.array([2], np.uint32))
+    np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
+
+
+def test_no_scatter_no_sort_no_loop(key):
+    def mask(key, keep_prob):
+        return dropblock_mask(key, (8, 14, 14, 64), keep_prob, 7)
+
+    text = jax.jit(mask).trace(key, 0.9).lower(lowering_platforms=("cuda",)).as_text()
+    for operation in ("scatter", "sort", "while"):
+        assert f"stablehlo.{operation}" not in text
