@@ -152,9 +152,13 @@ def test_bad_input_ends_in_one_sentence_before_anything_is_written(tmp_path, arg
 
 def test_parts_of_a_place_can_be_named_on_the_command_line(tmp_path):
     places = "--config.drop.places={'group3': 0.1, 'group4/block1/conv2': 1.0}"
+    began = time.monotonic()
     output = run(tmp_path, places, "--dry_run=compile")
+    took = time.monotonic() - began
     assert "dropblock sites: 4, group3: 3, group4.block1.conv2: 1" in output
     assert re.search(r"XLA plans them for cpu:\n  argument: \d[\d,]+\n  output: ", output)
+    seconds = re.search(r"to trace the training step: ([\d.]+), to compile it: ([\d.]+)\n", output)
+    assert seconds and all(0 <= float(part) < took for part in seconds.groups())
 
 
 def test_a_misspelt_variant_is_named(tmp_path):

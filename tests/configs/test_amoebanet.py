@@ -98,6 +98,7 @@ def test_dry_run_of_the_small_network_lists_its_sites(capsys):
     assert sites["first_half.reduction1.h0.norm"] == "8 x 8"
     assert sites["last_half.cell2.h3.left.skip"] == "4 x 4"
     assert sites["head"] == "no map" and "1 sites of the network's own besides" in out
+    assert re.findall(r"\n  (\d+ devices?): ", out) == ["1 device", "8 devices"]
     assert "step 23,430: 0.9000 (first_half.reduction1 0.9000, last_half 0.9000)" in out
 
 

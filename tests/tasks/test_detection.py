@@ -1,6 +1,7 @@
 """The detection task by hand: its loss, its way back to the original pixels, COCO's numbers."""
 
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,13 @@ def test_predictions_do_not_depend_on_the_number_of_devices(task, batch, out, pr
         *jax.device_put((out, batch), sharding.by_batch(mesh))
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, eight)
+
+
+def test_predictions_of_padding_are_finite(task, right, predict):
+    *_, last = task.eval_batches(batch_size=8, rows=slice(None))
+    assert last["mask"].sum() == 4
+    found = predict(right(last), last)
+    assert all(np.isfinite(values).all() for values in found.values())
 
 
 def of(predictions, indices):
@@ -247,6 +255,7 @@ def test_an_image_of_ones_own_has_no_objects(task):
     example = task.unlabeled(np.zeros((50, 40, 1), np.uint8), 3)
     row = task.transform(train=False)(example, np.random.default_rng(0))
     assert (row["labels"] == -1).all() and not row["boxes"].any() and row["index"] == 3
+    assert [len(example[name]) for name in ("boxes", "labels", "crowd")] == [0, 0, 0]
 
 
 def test_metrics_of_no_image_are_no_numbers(task):
@@ -265,6 +274,7 @@ def test_an_image_that_cannot_be_read_is_no_reason_not_to_look_at_the_next(task)
     task.check_example(Images([None, (40, 30, 1), (40, 30, 3)]), train=True)
     with pytest.raises(ValueError, match="have 3 channels, where data.channels is 1"):
         task.check_example(Images([None, (40, 30, 3)]), train=True)
+    task.check_example(Images([None]), train=True)
 
 
 def test_a_prediction_in_words(task, batch, out, predict):
@@ -299,6 +309,7 @@ def test_shapes_are_those_of_the_data(task):
         ({"data.name": "nowhere"}, "inputs.prepare --name=nowhere"),
         ({"data.name": "coco_json"}, "set config.data.dir"),
         ({"detection.max_detections": (10,)}, "max_detections must be .* above 10.*10"),
+        ({"detection.max_detections": (50, 10)}, r"max_detections must be .* above 10.*\(50, 10\)"),
         ({"detection.max_detections": (100, 100)}, "max_detections must be different"),
         ({"detection.nms_iou": 1.5}, "detection.nms_iou must be in"),
         ({"detection.huber_delta": 0.0}, "detection.huber_delta must be positive"),
@@ -337,20 +348,33 @@ def test_the_least_values_are_allowed():
     make_task(config, train=False, evaluate=False)
 
 
-def test_an_evaluation_split_without_objects_is_refused(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "images").mkdir()
-    pixels = np.zeros((40, 40), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "images" / "one.png")
+def coco_config(root, *boxes):
+    """A config of COCO files: two splits of one image, which has these boxes."""
+    for folder in ("annotations", "images"):
+        (root / folder).mkdir()
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(root / "images" / "one.png")
     coco = {
         "images": [{"id": 7, "file_name": "one.png", "height": 40, "width": 40}],
         "categories": [{"id": 4, "name": "cell"}],
-        "annotations": [],
+        "annotations": [{"image_id": 7, "category_id": 4, "bbox": box} for box in boxes],
     }
     for split in ("train", "val"):
-        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
     config = tiny_detection.get_config()
-    config.data.update({"name": "coco_json", "dir": str(tmp_path)})
+    config.data.update({"name": "coco_json", "dir": str(root)})
     config.data.update({"train_split": "train", "eval_split": "val"})
+    return config
+
+
+def test_an_evaluation_split_without_objects_is_refused(tmp_path):
     with pytest.raises(ValueError, match="split 'val' of coco_json has no boxes"):
+        make_task(coco_config(tmp_path))
+
+
+def test_images_of_too_many_boxes_are_named_where_they_are_trained_on(tmp_path, caplog):
+    config = coco_config(tmp_path, [1, 2, 9, 9], [3, 4, 8, 8])
+    config.data.max_boxes = 1
+    with caplog.at_level(logging.WARNING, logger="absl"):
         make_task(config)
+    (message,) = caplog.messages
+    assert "train: 1 of 1 images have more than 1 boxes" in message

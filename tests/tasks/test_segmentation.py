@@ -84,6 +84,7 @@ def test_the_loss_is_the_mean_over_the_pixels_that_count(task):
     logits = 3 * random.standard_normal((2, 17, 17, 11)).astype(np.float32)
     labels = random.choice([*range(11), IGNORE], (2, 33, 33)).astype(np.uint8)
     loss, sums = jax.jit(task.loss)({"logits": logits}, {"label": labels})
+    assert sums["confusion"].shape == (11, 11)
     losses = []
     for image, y, x in np.ndindex(2, 17, 17):
         label = labels[image, 2 * y, 2 * x]
@@ -125,6 +126,16 @@ def test_without_a_scale_it_is_interpolation_with_aligned_corners():
     np.testing.assert_allclose(got[::8, ::8], logits, atol=1e-5)  # as labels are taken
     between = np.interp(np.arange(65) / 8, np.arange(9), logits[2, :, 1])
     np.testing.assert_allclose(got[16, :, 1], between, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_beyond_the_first_and_last_cell_their_values_go_on(scale):
+    cells = np.random.default_rng(0).standard_normal((1, 5, 2)).astype(np.float32)
+    got = resize_to_original(jnp.asarray(cells), 4, jnp.full(2, scale), (30, 50))
+    positions = ((np.arange(50) + 0.5) * scale - 0.5) / 4
+    for number in range(2):
+        row = np.interp(positions, np.arange(5), cells[0, :, number])
+        np.testing.assert_allclose(got[..., number], np.tile(row, (30, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(36, 60), (44, 25)])
@@ -184,7 +195,7 @@ def test_what_is_predicted_is_counted_for_each_example(task):
     found = task.predict({"logits": logits}, batch, lambda fn: fn)
     np.testing.assert_array_equal(found["classes"], logits.argmax(-1))
     assert [np.trace(counts) for counts in found["confusion"]] == [32 * 33, 0]
-    assert found["confusion"].sum() == 2 * 32 * 33
+    assert found["confusion"].sum() == 2 * 32 * 33 and found["confusion"].shape == (2, 11, 11)
 
 
 def test_a_picture_leaves_out_padding_and_what_is_masked(task):
@@ -197,8 +208,11 @@ def test_a_picture_leaves_out_padding_and_what_is_masked(task):
         "mask": np.array([True, False, True]),
     }
     classes = random.integers(0, 11, (3, 16, 20), np.uint8)
-    axes = task.draw({"classes": classes}, batch).axes
+    figure = task.draw({"classes": classes}, batch)
+    axes = figure.axes
     assert len(axes) == 6
+    assert [axis.get_title() for axis in axes[:3]] == ["image", "truth", "prediction"]
+    assert "3" in {text.get_text() for text in figure.legends[0].get_texts()}
     for axis, row, (height, width) in ((0, 0, (8, 18)), (3, 2, (12, 25))):
         shown = axes[axis].images[0].get_array()
         np.testing.assert_array_equal(shown, batch["image"][row, :height, :width, 0])
@@ -210,6 +224,8 @@ def test_a_picture_leaves_out_padding_and_what_is_masked(task):
             )
     nothing = task.draw({"classes": classes}, batch | {"mask": np.zeros(3, bool)})
     assert len(nothing.axes) == 3
+    many = {name: np.repeat(values, 3, axis=0) for name, values in batch.items()}
+    assert len(task.draw({"classes": np.repeat(classes, 3, axis=0)}, many).axes) == 4 * 3
 
 
 def test_an_image_shifted_by_the_stride_is_a_cell_further():
@@ -293,6 +309,12 @@ def test_an_image_of_ones_own_is_classified_at_its_size(task):
     assert len(figure.axes) == 2 and figure.axes[1].images[0].get_array().shape == (20, 30, 3)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), example["image"][..., 0])
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"3", "6"}
+
+
+def test_evaluation_sees_the_masks_as_they_are(task):
+    batch = next(iter(task.eval_batches(batch_size=8, rows=slice(None))))
+    for index, label in enumerate(batch["label"]):
+        np.testing.assert_array_equal(label, task.eval[index]["mask"])
 
 
 def test_shapes_are_those_of_the_data(task):

@@ -77,7 +77,7 @@ def test_the_schedules_are_told_at_their_turns(text):
 
 def test_the_memory_is_shared_but_for_the_state_and_the_gradients(text):
     whole = 240_844 + 79_320
-    (one,) = numbers(text, r"\n  1 device: ([\d,]+)\n")
+    (one,) = numbers(text, r"\nestimated bytes on each device .*:\n  1 device: ([\d,]+)\n")
     (two,) = numbers(text, r"\n  2 devices: ([\d,]+)\n")
     shared = one - whole
     assert two - whole == shared // 2
