@@ -9,7 +9,7 @@ bits are for; there are two forms that draw fewer:
 - "throws" on a TPU, a GPU and anything else, which do the same everywhere at once (throws.py).
 
 A key gives other draws of the one law in the two forms. The form is chosen where the program is
-lowered, not where it is traced.
+lowered, not where it is traced. docs/mask.md says why there are two.
 """
 
 import functools

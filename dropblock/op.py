@@ -62,7 +62,7 @@ def dropblock_mask(
 
     Args:
       rng: a JAX key. The mask of an example depends on the key and on the example's position in
-        the batch only.
+        the batch only; a CPU draws other masks of the same law than a TPU or a GPU.
       shape: `[batch, *spatial, channels]`.
       keep_prob: number or scalar array in [0, 1].
       block_size: int, or one int for each spatial axis; clamped to the map.
@@ -149,8 +149,9 @@ def dropblock(
 
     There is no inference switch: call it where something is to be dropped.
 
-    Under jit the same key gives the same mask on any number of devices. Inside `jax.shard_map` or
-    `jax.vmap` positions in the batch are local, so give each shard its own key:
+    Under jit the same key gives the same mask on any number of devices of a kind; a CPU draws other
+    masks of the same law than a TPU or a GPU (docs/mask.md). Inside `jax.shard_map` or `jax.vmap`
+    positions in the batch are local, so give each shard its own key:
 
         rng = jax.random.fold_in(rng, jax.lax.axis_index("data"))
 
