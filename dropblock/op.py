@@ -92,8 +92,9 @@ def keep(x, dropped, cells, scale=None) -> jax.Array:
     """
 
     # Unpacking again is cheaper than keeping a mask: the backward pass gets the words alone, and
-    # unlike a custom_vjp it can be differentiated once more.
-    @jax.checkpoint
+    # unlike a custom_vjp it can be differentiated once more. A barrier against CSE would part the
+    # mask from the convolutions that XLA fuses it with.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def unpack_and_keep(x, dropped, scale):
         mask = words.unpack(dropped, cells)
         if scale is None:

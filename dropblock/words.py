@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 BITS = 32
-# Up to so many words a row, choosing among them is cheaper than laying them out.
-_FEW = 8
+# A block grows by so many of its lengths at once.
+_AT_ONCE = 7
 
 
 class Cells(NamedTuple):
@@ -64,28 +64,29 @@ class Cells(NamedTuple):
 @functools.partial(jax.jit, static_argnames="cells")
 def unpack(words: jax.Array, cells: Cells) -> jax.Array:
     """The bits as bool `[batch, *cells.shape, channels]`."""
-    batch, _, channels = words.shape
-    one = np.uint32(1) << np.arange(cells.bits, dtype=np.uint32)
-    if cells.row <= BITS:
-        bits = words[:, :, None, None] & one.reshape(1, 1, -1, cells.row, 1)
-        rows = words.shape[1] * cells.bits // cells.row
-        bits = bits.reshape(batch, rows, cells.row, channels)[:, : cells.rows]
+    batch, count, channels = words.shape
+    row, rows = cells.row, cells.rows
+    # Which of the `count` words along axis 2 holds a cell, and which bit of it.
+    if row > BITS:  # several words are a row
+        count //= rows
+        words = words.reshape(batch, rows, count, 1, channels)
+        word, bit = divmod(np.arange(row)[None], BITS)
+        few, repeat, size = count <= 8, BITS, (batch, rows, count * BITS, channels)
+    else:  # several rows are a word
+        words = words.reshape(batch, 1, count, 1, channels)
+        word, bit = np.divmod(np.arange(rows)[:, None], cells.bits // row)
+        bit = bit * row + np.arange(row)[None]
+        few, repeat = count <= 2, cells.bits // row
+        size = (batch, count * repeat, 1, channels)
+    if few:  # choosing is cheaper than laying them out
+        laid_out = words[:, :, 0]
+        for n in range(1, count):
+            laid_out = jnp.where(word[None, :, :, None] < n, laid_out, words[:, :, n])
     else:
-        count = words.shape[1] // cells.rows
-        words = words.reshape(batch, cells.rows, count, 1, channels)
-        if count <= _FEW:
-            column = np.arange(cells.row)[None, None, :, None]
-            word = functools.reduce(
-                lambda before, n: jnp.where(column < n * BITS, before, words[:, :, n]),
-                range(1, count),
-                words[:, :, 0],
-            )
-            bits = word & one[column % BITS]
-        else:
-            bits = (words & one[None, None, None, :, None]).reshape(
-                batch, cells.rows, count * BITS, channels
-            )[:, :, : cells.row]
-    return (bits != 0).reshape(batch, *cells.shape, channels)
+        laid_out = jnp.repeat(words, repeat, axis=2).reshape(size)
+        laid_out = laid_out[:, :rows] if row <= BITS else laid_out[:, :, :row]
+    one = np.uint32(1) << bit.astype(np.uint32)[None, :, :, None]
+    return (laid_out & one != 0).reshape(batch, *cells.shape, channels)
 
 
 def count(words: jax.Array, axes) -> jax.Array:
@@ -111,27 +112,33 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
     for axis in reversed(range(len(box))):
         side, stride, length = block_shape[axis], cells.strides[axis], 1
         while length < side:
-            step = min(length, side - length)
-            length, box[axis] = length + step, box[axis] + step
-            words = _or_shifted(words, step * stride, cells, cells.words(box))
+            # Along rows that lie in one word each nothing is moved but bits: double the length.
+            # Else a few lengths at once, since each time is a pass over the words.
+            inside = axis == len(box) - 1 and cells.row <= BITS
+            farthest = min(length if inside else _AT_ONCE * length, side - length)
+            shifts = [*range(length, farthest, length), farthest]
+            length, box[axis] = length + farthest, box[axis] + farthest
+            words = _or_shifted(words, [n * stride for n in shifts], cells, cells.words(box))
     return words
 
 
-def _or_shifted(words, shift, cells, count):
-    """`count` words: those given, OR those given moved up by `shift` bits."""
-    whole, bits = divmod(shift, cells.bits)
-    if shift < cells.row <= BITS:  # along rows that lie in one word each
-        return words | words << jnp.uint32(bits)
+def _or_shifted(words, shifts, cells, count):
+    """`count` words: those given, OR those given moved up by each of `shifts` bits."""
 
     def moved(words, whole):
         padding = (whole, count - words.shape[1] - whole, 0)
         return jax.lax.pad(words, jnp.uint32(0), [(0, 0, 0), padding, (0, 0, 0)])
 
-    if not bits:
-        return moved(words, 0) | moved(words, whole)
-    low = words & jnp.uint32(2 ** (cells.bits - bits) - 1)
-    high = words >> jnp.uint32(cells.bits - bits)
-    return moved(words, 0) | moved(low << jnp.uint32(bits), whole) | moved(high, whole + 1)
+    if max(shifts) < cells.row <= BITS:  # along rows that lie in one word each
+        return functools.reduce(jnp.bitwise_or, [words, *(words << jnp.uint32(n) for n in shifts)])
+    parts = [moved(words, 0)]
+    for shift in shifts:
+        whole, bits = divmod(shift, cells.bits)
+        low = words & jnp.uint32(2 ** (cells.bits - bits) - 1)
+        parts.append(moved(low << jnp.uint32(bits), whole))
+        if bits:
+            parts.append(moved(words >> jnp.uint32(cells.bits - bits), whole + 1))
+    return functools.reduce(jnp.bitwise_or, parts)
 
 
 def kept_fraction(dropped, cells: int) -> jax.Array:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropblock import draws, dropblock, dropblock_mask
+from dropblock.op import dropblock_expecting
 
 NORMALIZE = ("batch", "sample", "map", None)
 STATIC = ("block_size", "shared_mask", "gamma_rule", "normalize", "return_kept")
@@ -291,6 +292,22 @@ def test_nan_and_inf_do_not_leak_out_of_dropped_places(key):
         for how, y in zip(NORMALIZE, clean[0], strict=True):
             eager = dropblock(key, jnp.where(mask, x, jnp.nan), 0.6, 3, normalize=how)
             np.testing.assert_allclose(eager, y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shared_mask", [False, True])
+def test_what_is_to_be_expected_of_a_draw(reference, key, shared_mask):
+    spatial, block, channels = (6, 10), (5, 2), 1 if shared_mask else 4
+    options = {"shared_mask": shared_mask, "gamma_rule": "paper", "normalize": "batch"}
+    x = features((3, *spatial, 4))
+    y, kept, expected, seeds = dropblock_expecting(key, x, 0.7, block, **options)
+    for ours, same in zip(
+        (y, kept), op(key, x, 0.7, block, return_kept=True, **options), strict=True
+    ):
+        np.testing.assert_allclose(ours, same, rtol=1e-6)
+    gamma = reference.paper_gamma(0.7, spatial, block)
+    keep = np.mean((1 - gamma) ** reference.coverage(spatial, block))
+    np.testing.assert_allclose(expected, keep, rtol=1e-6)
+    np.testing.assert_allclose(seeds, gamma * 3 * 2 * 9 * channels, rtol=1e-6)
 
 
 # What the mask depends on -------------------------------------------------------------------
