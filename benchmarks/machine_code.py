@@ -15,11 +15,9 @@ _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _SIZES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8}
 
 # Ops that are no work of their own: names, and copies that run beside the program.
-FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "ConcatBitcast")
-    + ("while", "conditional", "call", "async-start", "async-update", "async-done")
-    + ("copy-start", "copy-done", "slice-start", "slice-done", "after-all")
-)
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "ConcatBitcast"}
+FREE |= {"while", "conditional", "call", "async-start", "async-update", "async-done"}
+FREE |= {"copy-start", "copy-done", "slice-start", "slice-done", "after-all"}
 
 
 @dataclasses.dataclass(frozen=True)
