@@ -107,8 +107,8 @@ ENTRY %main (x: f32[512], z: f32[512], c: f32[]) -> (f32[512], f32[512]) {
   %copy-start.1 = (f32[512]{0:T(512)}, f32[512]{0:T(512)S(1)}, u32[]{:S(2)}) copy-start(%y)
   %slice-done = f32[128]{0:T(128)S(1)} slice-done(%slice-start)
   %slice-done.1 = f32[384]{0:T(128)S(1)} slice-done(%slice-start.1)
-  %all = f32[512]{0:S(1)} custom-call(%slice-done, %slice-done.1), custom_call_target="ConcatBitcast"
-  %q = f32[512]{0:T(512)} fusion(%all, %y, /*index=2*/%y), kind=kLoop, calls=%fused
+  %a = f32[512]{0:S(1)} custom-call(%slice-done, %slice-done.1), custom_call_target="ConcatBitcast"
+  %q = f32[512]{0:T(512)} fusion(%a, %y, /*index=2*/%a), kind=kLoop, calls=%fused
   %copy-done.1 = f32[512]{0:T(512)} copy-done(%copy-start.1)
   ROOT %both = (f32[512]{0:T(512)}, f32[512]{0:T(512)}) tuple(%copy-done.1, %q)
 }
