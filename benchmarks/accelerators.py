@@ -74,6 +74,7 @@ MAPS = (
 H100_MAPS = ("128x14x14x1024", "128x7x7x2048")
 # What the compiler asks of the GPU; without versions it takes what it was built with.
 H100 = """
+device_description_str: "NVIDIA H100 80GB HBM3"
 gpu_device_info {
   name: "NVIDIA H100 80GB HBM3"
   cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
