@@ -41,10 +41,10 @@ BLOCK, KEEP_PROB = 7, 0.9
 OTHERS_UP_TO = 2**23
 
 
-def literal(rng, x, keep_prob):
+def literal(rng, x, keep_prob, block_size=BLOCK):
     """Algorithm 1 as it is written: a number for each position, a window of block x block."""
     _, height, width, _ = x.shape
-    block = (min(BLOCK, height), min(BLOCK, width))
+    block = (min(block_size, height), min(block_size, width))
     legal = [size - side + 1 for size, side in zip((height, width), block, strict=True)]
     gamma = (1 - keep_prob) * height * width / math.prod(block) / math.prod(legal)
     before = [(side - 1) // 2 for side in block]

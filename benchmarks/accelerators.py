@@ -1,0 +1,366 @@
+"""What dropblock, and a training step with it, cost on a TPU and an H100, by their compilers.
+
+    python -m benchmarks.accelerators                   # the op, on one chip of a TPU v5e
+    python -m benchmarks.accelerators --chip h100       # the op, on an H100
+    python -m benchmarks.accelerators --step imagenet_resnet50 --batch_size 64   # a training step
+
+No accelerator is needed, and nothing runs: **these are compilers' figures, not times.** They are
+good for comparing forms of one thing. A TPU's compiler is in `pip install -e '.[train,tpu]' -c
+constraints.txt`; an H100's in `pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V`,
+V being jax's version, and CUDA's `ptxas` on the PATH or in /usr/local/cuda.
+
+The op on a TPU: each kernel takes the longer of its instructions (VLIW bundles as scheduled, times
+the turns of their loops) over the clock, and of the bytes that it moves to and from HBM over the
+bandwidth; the kernels are added up. A small program may keep its arrays on the chip (VMEM) and copy
+them beside other work, which a network can't: such a copy counts as HBM traffic of the kernel that
+uses or makes the array, and no program is faster than its arguments and results take to move. On an
+H100: XLA's own cost model of each kernel, without launches and waits.
+
+A step: the TPU compiler's estimate of its cycles, each loop's body as often as it turns. Loops that
+turn as often as data says ("open") count once, here as for the op: multiply them yourself.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks import machine_code
+from benchmarks.dropblock_op import BLOCK, bernoulli_dropout, literal, with_backward
+from benchmarks.train_step import VARIANTS
+from dropblock import dropblock, dropout
+from tasks import make_task
+from training.plan import make_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU: its smallest topology, its clock in Hz and its HBM's bytes a second."""
+
+    topology: str
+    clock: float
+    bandwidth: float
+
+
+CHIPS = {
+    "v5e": Chip("v5e:2x2", 1.5e9, 819e9),
+    "v5p": Chip("v5p:2x2x1", 1.75e9, 2765e9),
+    "v6e": Chip("v6e:2x2", 1.75e9, 1640e9),
+}
+# A map, and after a colon the block where it is not of BLOCK.
+MAPS = (
+    "32x14x14x1024",
+    "64x14x14x1024",
+    "32x7x7x2048",
+    "64x28x28x512",
+    "8x40x40x1024",
+    "16x65x65x256:4",
+    "16x65x65x256:16",
+)
+H100_MAPS = ("128x14x14x1024", "128x7x7x2048")
+# What the compiler asks of the GPU; without versions it takes what it was built with.
+H100 = """
+device_description_str: "NVIDIA H100 80GB HBM3"
+gpu_device_info {
+  name: "NVIDIA H100 80GB HBM3"
+  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  threads_per_core_limit: 2048
+  thread_dim_limit_x: 1024
+  thread_dim_limit_y: 1024
+  thread_dim_limit_z: 64
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  l2_cache_size: 52428800
+  memory_bandwidth: 3352320000000
+  device_memory_size: 84942979072
+}
+"""
+
+
+# --- The compilers.
+
+
+def tpu(topology: str, dump: str | None = None):
+    """A topology's devices; of what is compiled for them the machine code comes out in `dump`."""
+    _require("libtpu", "pip install -e '.[train,tpu]' -c constraints.txt")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its name
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time
+    if dump is not None:
+        flags = f"to={dump}", "llo_text=true", "llo_pass_label_regex=final_bundles"
+        args = [os.environ.get("LIBTPU_INIT_ARGS", ""), *(f"--xla_jf_dump_{f}" for f in flags)]
+        os.environ["LIBTPU_INIT_ARGS"] = " ".join(args)
+    return topologies.get_topology_desc(topology, platform="tpu").devices
+
+
+def h100():
+    """An H100 that is not there."""
+    version = jax.__version__
+    install = f"pip install --no-deps jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version}"
+    _require("jax_cuda12_plugin", install)
+    _require("jax_plugins.xla_cuda12", install)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_collect_cost_model_stats=true"
+
+    # Lowering asks for a live GPU, only to learn that "gpu" is "cuda"; jax issue 23971.
+    from jax._src import xla_bridge
+
+    canonicalize = xla_bridge.canonicalize_platform
+
+    def without_gpu(platform):
+        try:
+            return canonicalize(platform)
+        except RuntimeError:
+            return "cuda"
+
+    xla_bridge.canonicalize_platform = without_gpu
+    return topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1").devices
+
+
+def _require(module, install):
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise SystemExit(f"There is no {module} to compile with: {install}")
+
+
+def _version(package):
+    try:
+        return f", {package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+# --- The op.
+
+
+def functions(block):
+    """Name -> function of `(rng, x, keep_prob)`; names as in benchmarks/dropblock_op.py."""
+    ours = functools.partial(dropblock, block_size=block)
+    return {
+        "dropblock": ours,
+        "dropblock, gamma_rule exact": functools.partial(ours, gamma_rule="exact"),
+        "dropout": dropout,
+        "Algorithm 1, literally": functools.partial(literal, block_size=block),
+        "jax.random.bernoulli dropout": bernoulli_dropout,
+    }
+
+
+def op_costs(name, dtype, backward, device, cost):
+    """Name -> what it costs, for a map such as 16x65x65x256:4."""
+    shape, _, block = name.partition(":")
+    x = jax.ShapeDtypeStruct(tuple(map(int, shape.split("x"))), dtype)
+    arrays = (x, x) if backward else (x,)
+    wrap = with_backward if backward else lambda function: function
+    scalars = jax.eval_shape(lambda: (jax.random.key(0), jnp.float32(0)))
+    calls = {"copy": (lambda c, x: x * c, (jax.ShapeDtypeStruct((), dtype),))} | {
+        label: (lambda rng, keep_prob, x, f=function: f(rng, x, keep_prob), scalars)
+        for label, function in functions(int(block or BLOCK)).items()
+    }
+    on = SingleDeviceSharding(device)
+    costs = {}
+    for label, (function, args) in calls.items():
+        print(f"{name}: {label}", file=sys.stderr, flush=True)
+        jitted = jax.jit(wrap(function), in_shardings=on, out_shardings=on)
+        costs[label] = cost(jitted.lower(*args, *arrays))
+    return costs
+
+
+def h100_cost(lowered):
+    """Microseconds of a lowered function on an H100, and what is in it."""
+    compiled = lowered.compile()
+    module = machine_code.parse(compiled.as_text())
+    us, open_loops = machine_code.total(module, machine_code.exec_time_us)
+    kernels, _ = machine_code.total(module, lambda _, op: op.kind not in machine_code.FREE)
+    return _described(module, compiled, us, open_loops, kernels)
+
+
+def tpu_cost(lowered, chip: Chip, dump: pathlib.Path):
+    """Microseconds of a lowered function on a chip, and what is in it."""
+    for path in dump.iterdir():
+        path.unlink()
+    compiled = lowered.compile()
+    kernels = {}
+    for path in dump.glob("*-final_bundles.txt"):
+        # <time>-<op>-<pass>-final_bundles.txt, and schedule-analysis_final_bundles.txt beside it.
+        if named := re.fullmatch(r"\d+-(.*)-\d+-final_bundles.txt", path.name):
+            kernels[named[1]] = machine_code.bundles(path.read_text())
+    module = machine_code.parse(compiled.as_text())
+
+    @functools.cache
+    def traffic(computation):
+        return machine_code.hbm_bytes(module.computations[computation])
+
+    def seconds(computation, op):
+        if op.name not in kernels:  # a name, a copy, a scalar: or this reading is wrong
+            assert op.kind != "fusion", f"the compiler has put out no machine code of {op.name}"
+            return 0.0
+        moved = traffic(computation).get(op.name, 0)
+        return max(kernels[op.name][0] / chip.clock, moved / chip.bandwidth)
+
+    total, open_loops = machine_code.total(module, seconds)
+    # What runs between the kernels: scalars, some hundred bundles. Its loops are the module's, and
+    # count once here.
+    total += kernels["TLP"][0] / chip.clock
+    memory = compiled.memory_analysis()
+    least = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    open_loops += sum(loops for name, (_, loops) in kernels.items() if name != "TLP")
+    count, _ = machine_code.total(module, lambda _, op: op.name in kernels)
+    us = max(total, least / chip.bandwidth) * 1e6
+    return _described(module, compiled, us, open_loops, count)
+
+
+def _described(module, compiled, us, open_loops, kernels):
+    return {
+        "us": us,
+        "kernels": round(kernels),
+        "loops": module.count("while"),
+        "open loops": open_loops,
+        "conditionals": module.count("conditional"),
+        "scatters": module.count("scatter"),
+        "sorts": module.count("sort"),
+        "temporary MB": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+    }
+
+
+def show_op(costs):
+    """Prints the costs over the copy's, and what is in each program; `{map: {name: cost}}`."""
+    names = list(next(iter(costs.values())))
+    rows = [["copy, us", *(f"{of['copy']['us']:.1f}" for of in costs.values())]]
+    for name in names[1:]:
+        ratios = (of[name]["us"] / of["copy"]["us"] for of in costs.values())
+        rows.append([name, *(f"{ratio:.2f}" for ratio in ratios)])
+    print(table(["over the copy", *costs], rows))
+    parts = [part for part in costs[next(iter(costs))]["copy"] if part != "us"]
+    rows = [
+        [shape, name, *(f"{cost[part]:.3g}" for part in parts)]
+        for shape, of in costs.items()
+        for name, cost in of.items()
+    ]
+    print("\n" + table(["map", "", *parts], rows))
+
+
+def table(header, rows):
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# --- The step.
+
+
+def step_cost(config, devices):
+    """What compiling a config's training step takes, and what the compiler says of it."""
+    plan = make_plan(config, make_task, devices, need_data=False)
+    began = time.monotonic()
+    lowered = plan.lower_train_step()
+    traced = time.monotonic()
+    compiled = lowered.compile()
+    done = time.monotonic()
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None and memory is not None
+    module = machine_code.parse(text)
+    cycles, open_loops = machine_code.total(module, machine_code.estimated_cycles)
+    return {
+        "s to trace and lower": traced - began,
+        "s to compile": done - traced,
+        "estimated Mcycles": cycles / 1e6,
+        "temporary MB": memory.temp_size_in_bytes / 1e6,
+        "loops": module.count("while"),
+        "open loops": open_loops,
+        "all-reduces": module.count("all-reduce", "all-reduce-start"),
+    }
+
+
+def show_step(costs):
+    """Prints both variants and the ratio; `{variant: cost}`."""
+    without, with_it = (costs[variant] for variant in VARIANTS)
+    rows = [[variant, *(f"{value:.4g}" for value in costs[variant].values())] for variant in costs]
+    ratios = (f"{with_it[part] / of:.3f}" if of else "-" for part, of in without.items())
+    rows.append(["ratio", *ratios])
+    print(table(["", *without], rows))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chip", default="v5e", choices=[*CHIPS, "h100"])
+    parser.add_argument("--maps", nargs="+", help="such as 32x14x14x1024, or 16x65x65x256:4")
+    parser.add_argument("--backward", action="store_true", help="the op forward and backward")
+    parser.add_argument("--step", metavar="CONFIG", help="a file in configs/: a step in its place")
+    parser.add_argument("--batch_size", type=int, default=64, help="of a step, on each chip")
+    parser.add_argument("--topology", help="of a step, such as v5e:4x4; default: few of --chip")
+    parser.add_argument("--dtype", default="bfloat16")
+    args = parser.parse_args()
+    if args.step and args.chip == "h100":
+        parser.error("a step is compiled for TPUs only")
+    # Arrays are made nowhere, and what looks for an accelerator to make them on finds none.
+    jax.config.update("jax_platforms", "cpu")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    said = "a compiler's figures, not times"
+    if args.step:
+        topology = args.topology or CHIPS[args.chip].topology
+        devices = tpu(topology)
+        print(
+            f"{args.step}, {args.batch_size} images on each of {len(devices)} chips of {topology}, "
+            f"{args.dtype}; {said}; jax {jax.__version__}{_version('libtpu')}\n",
+            flush=True,
+        )
+        costs = {}
+        for variant in VARIANTS:
+            print(variant, file=sys.stderr, flush=True)
+            config = importlib.import_module(f"configs.{args.step}").get_config(variant)
+            config.batch_size, config.dtype = args.batch_size * len(devices), args.dtype
+            costs[variant] = step_cost(config, devices)
+        show_step(costs)
+        return
+    with contextlib.ExitStack() as stack:
+        if args.chip == "h100":
+            maps, package, cost = args.maps or H100_MAPS, "jax-cuda12-plugin", h100_cost
+            device = h100()[0]
+        else:
+            dump = stack.enter_context(tempfile.TemporaryDirectory())
+            chip, maps, package = CHIPS[args.chip], args.maps or MAPS, "libtpu"
+            device = tpu(chip.topology, dump)[0]
+            cost = functools.partial(tpu_cost, chip=chip, dump=pathlib.Path(dump))
+        way = "forward + backward" if args.backward else "forward"
+        print(
+            f"{device.device_kind}, {args.dtype}, block {BLOCK} or after the colon, {way}; {said}; "
+            f"jax {jax.__version__}{_version(package)}\n",
+            flush=True,
+        )
+        show_op({name: op_costs(name, args.dtype, args.backward, device, cost) for name in maps})
+
+
+if __name__ == "__main__":
+    main()
