@@ -111,7 +111,8 @@ def tpu(topology: str, dump: str | None = None):
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its name
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time
     if dump is not None:
-        flags = f"to={dump}", "llo_text=true", "llo_pass_label_regex=final_bundles"
+        files = "final_bundles|deduplication-map"
+        flags = f"to={dump}", "llo_text=true", f"llo_pass_label_regex={files}"
         args = [os.environ.get("LIBTPU_INIT_ARGS", ""), *(f"--xla_jf_dump_{f}" for f in flags)]
         os.environ["LIBTPU_INIT_ARGS"] = " ".join(args)
     return topologies.get_topology_desc(topology, platform="tpu").devices
@@ -213,6 +214,9 @@ def tpu_cost(lowered, chip: Chip, dump: pathlib.Path):
         # <time>-<op>-<pass>-final_bundles.txt, and schedule-analysis_final_bundles.txt beside it.
         if named := re.fullmatch(r"\d+-(.*)-\d+-final_bundles.txt", path.name):
             kernels[named[1]] = machine_code.bundles(path.read_text())
+    for path in dump.glob("*-deduplication-map.txt"):
+        same = machine_code.alike(path.read_text())
+        kernels |= {name: kernels[first] for name, first in same.items() if first in kernels}
     module = machine_code.parse(compiled.as_text())
 
     @functools.cache
