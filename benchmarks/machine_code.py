@@ -242,3 +242,12 @@ def bundles(text: str) -> tuple[int, int]:
             trips = max(trips - 2, 1)
         times[first : last + 1] = [count * trips for count in times[first : last + 1]]
     return sum(times), open_loops
+
+
+def alike(text: str) -> dict[str, str]:
+    """Op -> the op whose machine code it shares, from a `*-deduplication-map.txt`."""
+    return {
+        name: block.split()[0]
+        for block in re.split(r"^key:", text, flags=re.MULTILINE)[1:]
+        for name in re.findall(r"^  (\S+)$", block, flags=re.MULTILINE)
+    }

@@ -147,6 +147,13 @@ def test_instructions_count_as_often_as_their_loops_turn():
     assert machine_code.bundles(KERNEL) == (1 + 7 * (2 + 4 * 2 + 2) + 2 + 1, 1)
 
 
+def test_ops_that_share_machine_code():
+    text = "key:<top-inlining-caller>\nordinal:0\nequivalent_hlos[size=0]:\n"
+    text += "key:pad.1\nordinal:1\nequivalent_hlos[size=2]:\n  pad.1\n  pad.4\n"
+    text += "key:fusion\nordinal:2\nequivalent_hlos[size=1]:\n  fusion\n"
+    assert machine_code.alike(text) == {"pad.1": "pad.1", "pad.4": "pad.1", "fusion": "fusion"}
+
+
 def test_the_text_of_a_real_program_can_be_read():
     def step(x):
         return jax.lax.fori_loop(0, 5, lambda i, x: jnp.sort(x) + i, x)
