@@ -8,6 +8,8 @@ bits are for; there are two forms that draw fewer:
 - "gaps" on a CPU, which is quick where little is done, anywhere in memory (gaps.py);
 - "throws" on a TPU, a GPU and anything else, which do the same everywhere at once (throws.py).
 
+Both draw probabilities of at most 1/2: above that, what is 0 is drawn.
+
 A key gives other draws of the one law in the two forms. The form is chosen where the program is
 lowered, not where it is traced. docs/mask.md says why there are two.
 """
@@ -52,11 +54,20 @@ def bernoulli(
       uint32 `[batch, words, channels]`, the words up to the last cell of the box.
     """
     probability = jnp.asarray(probability, jnp.float32)
-    key = threefry.key_words(rng)
-    draw = {
+    turned = most > 0.5  # perhaps: what is 1 and what is 0 exchanged
+    if turned:
+        most, zeros = 0.5, probability > 0.5
+        probability = jnp.where(zeros, 1.0 - probability, probability)
+    forms = {
         name: functools.partial(draw, bits=bits, typical=typical, most=most)
         for name, draw in FORMS.items()
     }
-    if form is not None:
-        return draw[form](key, probability)
-    return jax.lax.platform_dependent(key, probability, cpu=draw["gaps"], default=draw["throws"])
+    key = threefry.key_words(rng)
+    if form is None:
+        platforms = {"cpu": forms["gaps"], "default": forms["throws"]}
+        words = jax.lax.platform_dependent(key, probability, **platforms)
+    else:
+        words = forms[form](key, probability)
+    if turned:
+        words ^= jnp.where(zeros, ~jnp.uint32(0), jnp.uint32(0))
+    return words & bits.cells.box(bits.box)[None, :, None]

@@ -2,8 +2,7 @@
 
 - A rare 1 is found by drawing the gap to the next one, a geometric number;
 - a probability above 1/32 is split: P = 1 - (1 - a / 256) (1 - b). Bits of probability a / 256 are
-  made 32 at a time from 8 random words; b is rare;
-- one above 1/2 is drawn as what is 0.
+  made 32 at a time from 8 random words; b is rare.
 """
 
 import math
@@ -20,20 +19,19 @@ _LONGEST_STREAM = 2**22
 
 
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
-    """`draws.bernoulli` in this form, from two words of key."""
+    """Words whose bits are 1 with `probability`, at most 1/2, in the box and perhaps beyond it.
+
+    For `draws.bernoulli`, whose other arguments these are; `key` is two words.
+    """
     del most
-    flip = probability > 0.5
-    probability = jnp.where(flip, 1.0 - probability, probability)
     planes = jnp.where(probability > _RARE, jnp.floor(probability * 256.0), 0.0)
     rare = (probability - planes / 256.0) / (1.0 - planes / 256.0)
 
     # A 0 that varies over the mesh as the bits do: shard_map wants a loop's carry typed so.
-    zero = jnp.where(flip, key[0] ^ key[0], jnp.uint32(0))
-    inside = bits.cells.box(bits.box)[None, :, None]
-    shape = (bits.batch, inside.size, bits.channels)
+    zero = jnp.where(planes > 0, key[0] ^ key[0], jnp.uint32(0))
+    shape = (bits.batch, bits.cells.words(bits.box), bits.channels)
     words = _dense(key, shape, planes.astype(jnp.uint32), zero)
-    words |= _sparse(key, bits, rare, typical if typical <= _RARE else 1 / 256, zero)
-    return (words ^ jnp.where(flip, ~jnp.uint32(0), jnp.uint32(0))) & inside
+    return words | _sparse(key, bits, rare, typical if typical <= _RARE else 1 / 256, zero)
 
 
 def _dense(key, shape, planes, zero):

@@ -32,8 +32,8 @@ def _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule) -> _Draw:
     batch, *spatial_shape, channels = shape
     block_shape = checks.block_shape(block_size, spatial_shape)
     gamma, typical, most = (
-        block_gamma(keep_prob, spatial_shape, block_size, gamma_rule)
-        for keep_prob in (keep_prob, _TYPICAL_KEEP_PROB, 0.0)
+        block_gamma(value, spatial_shape, block_size, gamma_rule)
+        for value in (keep_prob, _TYPICAL_KEEP_PROB, 0.0)
     )
     # Only legal positions are drawn, each named by the first cell of its block.
     legal = tuple(size - side + 1 for size, side in zip(spatial_shape, block_shape, strict=True))

@@ -7,7 +7,7 @@ word u says how many: throw k is made where u is below P(N > k), a number that i
 
 - Where p is bounded, as DropBlock's gamma is, few throws cover it for every keep_prob;
 - where it is not, P = 1 - (1 - a / 128) (1 - b): bits of probability a / 128 are made 32 at a time
-  from 7 random words, and b, below 1/64, is thrown. A probability above 1/2 is drawn as what is 0.
+  from 7 random words, and b, below 1/64, is thrown.
 """
 
 import itertools
@@ -30,27 +30,22 @@ _LOST = 1e-10
 
 
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
-    """`draws.bernoulli` in this form, from two words of key."""
+    """Words whose bits are 1 with `probability`, at most 1/2, in the box and perhaps beyond it.
+
+    For `draws.bernoulli`, whose other arguments these are; `key` is two words.
+    """
     del typical
-    flip = None
-    if most > 0.5:
-        most, flip = 0.5, probability > 0.5
-        probability = jnp.where(flip, 1.0 - probability, probability)
-    inside = bits.cells.box(bits.box)
+    count = bits.cells.words(bits.box)
     if bits.cells.row > BITS:
-        words = _wide_rows(key, probability, bits, most, len(inside))
-    else:
-        numbers = np.arange(len(inside), dtype=np.uint32)
-        length = max(int(word).bit_length() for word in inside)
-        words = _thrown(key, probability, bits, numbers, length, most)
-    if flip is not None:
-        words ^= jnp.where(flip, ~jnp.uint32(0), jnp.uint32(0))
-    return words & inside[None, :, None]
+        return _wide_rows(key, probability, bits, most, count)
+    # Beyond the last bit of the box nothing need be drawn.
+    length = max(int(word).bit_length() for word in bits.cells.box(bits.box))
+    return _thrown(key, probability, bits, np.arange(count, dtype=np.uint32), length, most)
 
 
 def _wide_rows(key, probability, bits, most, count):
     """Words of rows that are several words each; the last one that is drawn has fewer cells."""
-    pitch = -(-bits.cells.row // BITS)
+    pitch = bits.cells.words_of_row
     rows = -(-count // pitch)
     numbers = np.arange(rows * pitch, dtype=np.uint32).reshape(rows, pitch)
     whole, rest = divmod(bits.box[-1], BITS)
@@ -78,15 +73,16 @@ def _thrown(key, probability, bits, numbers, length, most):
     """
     # A power of two of cells; what is thrown beyond `length` does not count.
     size = (length - 1).bit_length()
-    digits = _DIGITS if size and _mean(2**size, most) > _MOST_THROWN else 0
+    cells = 2**size
+    digits = _DIGITS if size and _mean(cells, most) > _MOST_THROWN else 0
     if digits:
         a = jnp.floor(probability * 2.0**digits)
         probability = (probability - a / 2.0**digits) / (1.0 - a / 2.0**digits)
         most = 2.0 ** (1 - digits)
-    throws = _throws_needed(_mean(2**size, most), bits.cells.rows * -(-bits.cells.row // BITS))
-    if not size:
-        throws = 1  # the others would be thrown at the same cell
-    below = _thresholds(-(2**size) * jnp.log1p(-probability), throws)
+    throws = 1  # at a single cell all would be thrown at that
+    if size:
+        throws = _throws_needed(_mean(cells, most), bits.cells.words(bits.box))
+    below = _thresholds(-cells * jnp.log1p(-probability), throws)
 
     random = _random_words(key, bits, numbers)
     shape = (bits.batch, len(numbers), bits.channels)
@@ -100,7 +96,7 @@ def _thrown(key, probability, bits, numbers, length, most):
     for k in range(throws):
         if left < size:
             where, left = next(random), BITS
-        one = jnp.uint32(1) << (where & jnp.uint32(2**size - 1))
+        one = jnp.uint32(1) << (where & jnp.uint32(cells - 1))
         where, left = where >> jnp.uint32(size), left - size
         words |= jnp.where(u < below[k], one, jnp.uint32(0))
     return words
@@ -123,12 +119,13 @@ def _mean(cells: int, most: float) -> float:
 
 def _throws_needed(mean: float, words: int) -> int:
     """The fewest throws that one of `words` Poisson numbers exceeds with probability _LOST."""
-    for most in itertools.count(1):
+
+    def lost(throws):
         # The tail is at most its first term over 1 - the ratio of the next ones.
-        first = math.exp((most + 1) * math.log(mean) - mean - math.lgamma(most + 2))
-        if mean < most + 2 and words * first / (1 - mean / (most + 2)) < _LOST:
-            return most
-    raise AssertionError
+        term = math.exp((throws + 1) * math.log(mean) - mean - math.lgamma(throws + 2))
+        return words * term / (1 - mean / (throws + 2))
+
+    return next(n for n in itertools.count(max(1, math.ceil(mean))) if lost(n) < _LOST)
 
 
 def _thresholds(mean, count):

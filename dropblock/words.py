@@ -39,9 +39,14 @@ class Cells(NamedTuple):
         return BITS // self.row * self.row if self.row <= BITS else BITS
 
     @property
+    def words_of_row(self) -> int:
+        """Words that a row lies in, alone or with others."""
+        return -(-self.row // BITS)
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """How many bits one step along each axis is."""
-        pitch = self.row if self.row <= BITS else -(-self.row // BITS) * BITS
+        pitch = self.row if self.row <= BITS else self.words_of_row * BITS
         inner = [math.prod(self.shape[axis:-1]) for axis in range(1, len(self.shape))]
         return (*(pitch * rows for rows in inner), 1)
 
@@ -68,25 +73,24 @@ def unpack(words: jax.Array, cells: Cells) -> jax.Array:
     row, rows = cells.row, cells.rows
     # Which of the `count` words along axis 2 holds a cell, and which bit of it.
     if row > BITS:  # several words are a row
-        count //= rows
+        count = cells.words_of_row
         words = words.reshape(batch, rows, count, 1, channels)
-        word, bit = divmod(np.arange(row)[None], BITS)
-        few, repeat, size = count <= 8, BITS, (batch, rows, count * BITS, channels)
+        word, bit = np.divmod(np.arange(row)[None], BITS)
+        few, repeat, laid_out = count <= 8, BITS, (batch, rows, count * BITS, channels)
     else:  # several rows are a word
         words = words.reshape(batch, 1, count, 1, channels)
         word, bit = np.divmod(np.arange(rows)[:, None], cells.bits // row)
         bit = bit * row + np.arange(row)[None]
         few, repeat = count <= 2, cells.bits // row
-        size = (batch, count * repeat, 1, channels)
+        laid_out = (batch, count * repeat, 1, channels)
     if few:  # choosing is cheaper than laying them out
-        laid_out = words[:, :, 0]
+        of_cells = words[:, :, 0]
         for n in range(1, count):
-            laid_out = jnp.where(word[None, :, :, None] < n, laid_out, words[:, :, n])
+            of_cells = jnp.where(word[None, :, :, None] < n, of_cells, words[:, :, n])
     else:
-        laid_out = jnp.repeat(words, repeat, axis=2).reshape(size)
-        laid_out = laid_out[:, :rows] if row <= BITS else laid_out[:, :, :row]
+        of_cells = jnp.repeat(words, repeat, axis=2).reshape(laid_out)[:, :rows, :row]
     one = np.uint32(1) << bit.astype(np.uint32)[None, :, :, None]
-    return (laid_out & one != 0).reshape(batch, *cells.shape, channels)
+    return (of_cells & one != 0).reshape(batch, *cells.shape, channels)
 
 
 def count(words: jax.Array, axes) -> jax.Array:
@@ -111,26 +115,28 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
     # no bit is shifted into the next one.
     for axis in reversed(range(len(box))):
         side, stride, length = block_shape[axis], cells.strides[axis], 1
+        # Nothing is moved but bits where rows lie in one word each.
+        along_words = axis == len(box) - 1 and cells.row <= BITS
         while length < side:
-            # Along rows that lie in one word each nothing is moved but bits: double the length.
-            # Else a few lengths at once, since each time is a pass over the words.
-            inside = axis == len(box) - 1 and cells.row <= BITS
-            farthest = min(length if inside else _AT_ONCE * length, side - length)
-            shifts = [*range(length, farthest, length), farthest]
-            length, box[axis] = length + farthest, box[axis] + farthest
-            words = _or_shifted(words, [n * stride for n in shifts], cells, cells.words(box))
+            if along_words:
+                farthest = min(length, side - length)
+                words |= words << jnp.uint32(farthest)
+            else:  # a few lengths at once, since each time is a pass over the words
+                farthest = min(_AT_ONCE * length, side - length)
+                shifts = [*range(length, farthest, length), farthest]
+                box[axis] += farthest
+                words = _or_moved(words, [n * stride for n in shifts], cells, cells.words(box))
+            length += farthest
     return words
 
 
-def _or_shifted(words, shifts, cells, count):
+def _or_moved(words, shifts, cells, count):
     """`count` words: those given, OR those given moved up by each of `shifts` bits."""
 
     def moved(words, whole):
         padding = (whole, count - words.shape[1] - whole, 0)
         return jax.lax.pad(words, jnp.uint32(0), [(0, 0, 0), padding, (0, 0, 0)])
 
-    if max(shifts) < cells.row <= BITS:  # along rows that lie in one word each
-        return functools.reduce(jnp.bitwise_or, [words, *(words << jnp.uint32(n) for n in shifts)])
     parts = [moved(words, 0)]
     for shift in shifts:
         whole, bits = divmod(shift, cells.bits)

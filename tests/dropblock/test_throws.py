@@ -48,7 +48,7 @@ def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
         most=gamma,
     )
     for word, inside in zip(np.moveaxis(np.asarray(bits), 1, 0), cells.box(box), strict=True):
-        legal = int(inside).bit_count()
+        word, legal = word & inside, int(inside).bit_count()
         counts = np.bincount(np.bitwise_count(word).ravel(), minlength=legal + 1)
         law = scipy.stats.binom.pmf(np.arange(legal + 1), legal, gamma) * word.size
         often = law > 20
