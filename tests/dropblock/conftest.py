@@ -9,6 +9,7 @@ import types
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from dropblock import draws
 
@@ -89,10 +90,26 @@ def normalised(x, mask, how):
     return y
 
 
+def agree(counts, probabilities, trials, tail):
+    """Asserts that each count could be a draw of `trials` with its probability.
+
+    On each side the exact tail probability must be at least `tail`.
+    """
+    counts, probabilities = np.asarray(counts), np.asarray(probabilities)
+    low = scipy.stats.binom.cdf(counts, trials, probabilities)
+    high = scipy.stats.binom.sf(counts - 1, trials, probabilities)
+    worst = np.unravel_index(np.argmin(np.minimum(low, high)), counts.shape)
+    expected = np.broadcast_to(probabilities, counts.shape)[worst] * trials
+    assert min(low.min(), high.min()) >= tail, (
+        f"{counts[worst]} of {trials} at {worst}, expected {expected:.1f}"
+    )
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The functions above. A fixture, since importlib mode cannot import a sibling file."""
     return types.SimpleNamespace(
+        agree=agree,
         authors_mask=authors_mask,
         blocks=blocks,
         clamp=clamp,

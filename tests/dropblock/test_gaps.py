@@ -1,10 +1,11 @@
 """The CPU's draw: gaps, the two parts of a probability, and streams."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from dropblock import draws, gaps, words
 from dropblock.threefry import threefry
@@ -19,10 +20,9 @@ def draw(key, bits, probability, typical=0.1):
     return draws.bernoulli(key, bits, probability, typical=typical, most=1.0, form="gaps")
 
 
-def agree(count, probability, trials):
-    low = scipy.stats.binom.cdf(count, trials, probability)
-    high = scipy.stats.binom.sf(count - 1, trials, probability)
-    assert min(low, high) >= 1e-9, f"{count} of {trials}, expected {trials * probability:.1f}"
+@pytest.fixture
+def agree(reference):
+    return functools.partial(reference.agree, tail=1e-9)
 
 
 def test_two_parts_make_up_the_probability(monkeypatch, key):
@@ -75,7 +75,7 @@ def test_several_chunks_draw_what_one_draws(key, probability):
 
 
 @pytest.mark.parametrize("probability", [0.004, 0.2])
-def test_a_long_example_is_several_streams(monkeypatch, key, probability):
+def test_a_long_example_is_several_streams(agree, monkeypatch, key, probability):
     monkeypatch.setattr(gaps, "_LONGEST_STREAM", 2000)
     # 3 streams of 62 places of 32 channels, of which the last has 61.
     bits = bits_of(256, 185, 32)
@@ -87,7 +87,7 @@ def test_a_long_example_is_several_streams(monkeypatch, key, probability):
     assert len(set(streams)) == 3
 
 
-def test_positions_beyond_what_float32_counts(key):
+def test_positions_beyond_what_float32_counts(agree, key):
     places, probability = 2**20, 1e-3  # 2^25 positions, of which float32 has every second one
     drawn = draw(key, bits_of(1, places, 32), probability, typical=probability)
     for channels in (slice(0, None, 2), slice(1, None, 2)):

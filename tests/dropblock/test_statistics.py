@@ -7,13 +7,13 @@ must be at least 1e-6 / (2 * COUNTS) for one form, about 6e-11, 6.4 standard dev
 that for two. By the union bound that is 1e-6 in all, however the counts depend on each other.
 """
 
+import functools
 import itertools
 import math
 
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 
 from dropblock import block_gamma, draws, drop_path, dropblock_mask, dropout, spatial_dropout
 
@@ -69,15 +69,9 @@ COUNTS = (
 TAIL = 1e-6 / (2 * len(draws.FORMS) * COUNTS)
 
 
-def agree(counts, probabilities, trials):
-    """Asserts that each count could be a draw of `trials` with its probability."""
-    counts, probabilities = np.asarray(counts), np.asarray(probabilities)
-    low = scipy.stats.binom.cdf(counts, trials, probabilities)
-    high = scipy.stats.binom.sf(counts - 1, trials, probabilities)
-    worst = np.unravel_index(np.argmin(np.minimum(low, high)), counts.shape)
-    assert min(low.min(), high.min()) >= TAIL, (
-        f"{counts[worst]} of {trials} at {worst}, expected {probabilities[worst] * trials:.1f}"
-    )
+@pytest.fixture
+def agree(reference):
+    return functools.partial(reference.agree, tail=TAIL)
 
 
 def patterns(bits):
@@ -98,7 +92,7 @@ def law(probability, groups, cells):
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: str(CASES[case]))
-def test_every_position_is_kept_as_often_as_it_should_be(reference, case):
+def test_every_position_is_kept_as_often_as_it_should_be(agree, reference, case):
     spatial, block, keep_prob, options = CASES[case]
     # A shared mask has one map an example.
     shape = (MAPS, *spatial, 2) if "shared_mask" in options else (EXAMPLES, *spatial, CHANNELS)
@@ -120,7 +114,7 @@ def test_every_position_is_kept_as_often_as_it_should_be(reference, case):
 
 @pytest.mark.parametrize("rule", ["paper", "exact"])
 @pytest.mark.parametrize("spatial, block", SCHEDULED)
-def test_every_position_along_a_schedule(reference, key, spatial, block, rule):
+def test_every_position_along_a_schedule(agree, reference, key, spatial, block, rule):
     shape = (EXAMPLES, *spatial, CHANNELS)
     traced = jax.jit(
         lambda key, keep_prob: dropblock_mask(key, shape, keep_prob, block, gamma_rule=rule)
@@ -134,7 +128,7 @@ def test_every_position_along_a_schedule(reference, key, spatial, block, rule):
 
 
 @pytest.mark.parametrize("spatial, block", TINY)
-def test_joint_law_of_a_whole_map(reference, key, spatial, block):
+def test_joint_law_of_a_whole_map(agree, reference, key, spatial, block):
     cells, keep_prob = math.prod(spatial), 0.6
     mask = np.asarray(draw(key, (EXAMPLES, *spatial, CHANNELS), keep_prob, block))
     counts = np.bincount(
@@ -146,7 +140,7 @@ def test_joint_law_of_a_whole_map(reference, key, spatial, block):
 
 
 @pytest.mark.parametrize("neighbours", ["channels", "examples"])
-def test_maps_are_independent(reference, key, neighbours):
+def test_maps_are_independent(agree, reference, key, neighbours):
     spatial, block, keep_prob, cells = (4,), 2, 0.6, 4
     shape = (MAPS, *spatial, 2) if neighbours == "channels" else (2 * MAPS, *spatial, 1)
     mask = np.asarray(draw(key, shape, keep_prob, block))
@@ -160,7 +154,7 @@ def test_maps_are_independent(reference, key, neighbours):
 @pytest.mark.parametrize(
     "drop, groups", BASELINES, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_joint_law_of_the_baselines(key, drop, groups):
+def test_joint_law_of_the_baselines(agree, key, drop, groups):
     # [MAPS, 2, 3]: cells for dropout, channels for SpatialDropout, examples for DropPath.
     kept = np.asarray(jax.jit(drop)(key, np.ones((MAPS, 2, 3), np.float32), 0.7)) > 0
     counts = np.bincount(patterns(kept.reshape(MAPS, 6)), minlength=2**6)
