@@ -10,12 +10,11 @@ sentence is printed. On a CPU half precision may be kept in float32.
 
 import argparse
 import importlib
-import os
 import time
 
 import jax
-from jax.experimental import topologies
 
+from benchmarks.accelerators import tpu
 from models.amoebanet import REMAT
 from tasks import make_task
 from training.memory import peak_bytes
@@ -53,11 +52,7 @@ def main():
     parser.add_argument("--topology", help="such as v5e:2x2; default: this machine's device")
     args = parser.parse_args()
 
-    if args.topology is None:
-        device = jax.devices()[0]
-    else:
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its name
-        device = topologies.get_topology_desc(args.topology, platform="tpu").devices[0]
+    device = jax.devices()[0] if args.topology is None else tpu(args.topology)[0]
     print(f"{args.config}, {args.batch_size} images on one {device.device_kind}", flush=True)
     for remat in args.remat:
         print(f"remat {remat}: {report(args.config, args.batch_size, remat, [device])}", flush=True)
