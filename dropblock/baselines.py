@@ -19,7 +19,7 @@ def _drop(rng, x, keep_prob, mask_shape, return_kept):
     batch, *box, channels = mask_shape
     bits = draws.Bits(batch, words.Cells(tuple(box)), tuple(box), channels)
     # Drawn as what is dropped, so that a keep_prob near 1 keeps its resolution.
-    dropped = draws.bernoulli(rng, bits, 1.0 - keep_prob, typical=0.1, most=1.0)
+    dropped = words.stored(draws.bernoulli(rng, bits, 1.0 - keep_prob, typical=0.1, most=1.0))
     y = keep(x, dropped, bits.cells, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
     kept = words.kept_fraction(words.count(dropped, (1, 2)), math.prod(mask_shape[1:]))
     return (y, kept.reshape(-1)) if return_kept else y

@@ -1,19 +1,20 @@
 """The CPU's draw: where the next 1 is. Few numbers, scattered to where they belong.
 
 - A rare 1 is found by drawing the gap to the next one, a geometric number;
-- a probability above 1/32 is split: P = 1 - (1 - a / 256) (1 - b). Bits of probability a / 256 are
-  made 32 at a time from 8 random words; b is rare.
+- where a word would have more than one 1, the probability is split: P = 1 - (1 - a / 256) (1 - b).
+  Bits of probability a / 256 are made 32 at a time from 8 random words; b is rare.
 """
 
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropblock.threefry import threefry
+from dropblock.words import BITS
 
-# Up to this probability only the bits that are 1 are drawn; above it whole words are, too.
-_RARE = 1 / 32
 # Positions are added up in float32, which holds integers exactly to 2^24.
 _LONGEST_STREAM = 2**22
 
@@ -23,23 +24,28 @@ def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
 
     For `draws.bernoulli`, whose other arguments these are; `key` is two words.
     """
-    del most
-    planes = jnp.where(probability > _RARE, jnp.floor(probability * 256.0), 0.0)
+    rarely = 1 / max(int(word).bit_count() for word in bits.cells.box(bits.box))
+    planes = jnp.where(probability > rarely, jnp.floor(probability * 256.0), 0.0)
     rare = (probability - planes / 256.0) / (1.0 - planes / 256.0)
 
     # A 0 that varies over the mesh as the bits do: shard_map wants a loop's carry typed so.
     zero = jnp.where(planes > 0, key[0] ^ key[0], jnp.uint32(0))
-    shape = (bits.batch, bits.cells.words(bits.box), bits.channels)
-    words = _dense(key, shape, planes.astype(jnp.uint32), zero)
-    return words | _sparse(key, bits, rare, typical if typical <= _RARE else 1 / 256, zero)
+    words = _sparse(key, bits, rare, typical if typical <= rarely else 1 / 256, zero)
+    if most > rarely:
+        words |= _dense(key, bits, planes.astype(jnp.uint32), zero)
+    return words
 
 
-def _dense(key, shape, planes, zero):
-    """Words `shape` whose bits are 1 with probability `planes` / 256, by its binary digits.
+def _dense(key, bits, planes, zero):
+    """Words whose bits are 1 with probability `planes` / 256, by its binary digits.
 
     Read from the lowest digit up, OR with a random bit adds 1/2 to half the probability so far,
     AND adds nothing.
     """
+    # Drawn one after the other, without the bits that words leave unused.
+    lengths = [int(word).bit_length() for word in bits.cells.box(bits.box)]
+    *starts, length = itertools.accumulate(lengths, initial=0)
+    shape = (bits.batch, -(-length // BITS), bits.channels)
     example, word, channel = (jax.lax.broadcasted_iota(jnp.uint32, shape, n) for n in range(3))
     counter = (word * shape[2] + channel) * 4
 
@@ -53,7 +59,11 @@ def _dense(key, shape, planes, zero):
         return words
 
     steps = jnp.where(planes > 0, 4, 0)
-    return jax.lax.fori_loop(0, steps, two_digits, jnp.full(shape, zero))
+    drawn = jax.lax.fori_loop(0, steps, two_digits, jnp.full(shape, zero))
+    start, shift = np.divmod(np.uint32(starts)[None, :, None], np.uint32(BITS))
+    start = start.ravel()
+    following = np.minimum(start + 1, shape[1] - 1)
+    return drawn[:, start] >> shift | drawn[:, following] << 1 << BITS - 1 - shift
 
 
 def _sparse(key, bits, probability, typical, zero):

@@ -21,7 +21,7 @@ class _Draw(NamedTuple):
     """What is dropped, as words of cells, and how it was drawn."""
 
     dropped: jax.Array
-    cells: words.Cells
+    cells: words.Cells  # that broadcast to those of the map
     gamma: Any
     positions: int  # where a seed could have been, in the whole batch
 
@@ -37,7 +37,11 @@ def _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule) -> _Draw:
     )
     # Only legal positions are drawn, each named by the first cell of its block.
     legal = tuple(size - side + 1 for size, side in zip(spatial_shape, block_shape, strict=True))
-    cells = words.Cells(tuple(spatial_shape))
+    # An axis that a block covers is one cell: what is dropped, is dropped all along it.
+    cells = words.Cells(
+        tuple(1 if n == 1 else size for size, n in zip(spatial_shape, legal, strict=True))
+    )
+    block_shape = tuple(size - n + 1 for size, n in zip(cells.shape, legal, strict=True))
     bits = draws.Bits(batch, cells, legal, 1 if shared_mask else channels)
     probability = jax.lax.stop_gradient(gamma)
     seeds = draws.bernoulli(rng, bits, probability, typical=typical, most=most)
@@ -79,7 +83,8 @@ def dropblock_mask(
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
     draw = _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
-    return ~words.unpack(draw.dropped, draw.cells)
+    mask = ~words.unpack(draw.dropped, draw.cells)
+    return jnp.broadcast_to(mask, (*shape[:-1], mask.shape[-1]))
 
 
 @functools.partial(jax.jit, static_argnames="cells")

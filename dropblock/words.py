@@ -127,7 +127,25 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
                 box[axis] += farthest
                 words = _or_moved(words, [n * stride for n in shifts], cells, cells.words(box))
             length += farthest
+        words = stored(words)
     return words
+
+
+def stored(words: jax.Array) -> jax.Array:
+    """`words` `[batch, words, channels]`, which a CPU writes to memory here.
+
+    Its compiler would else compute them again for each element that they are read for. It drops
+    barriers before it fuses, but never fuses a reduction over windows; here each has one word.
+    """
+
+    def store(words):
+        window, first = (2, 1, 1, 1), [(1, 0), (0, 0), (0, 0), (0, 0)]
+        stored = jax.lax.reduce_window(
+            words[None], np.uint32(0), jax.lax.bitwise_or, window, (1, 1, 1, 1), first
+        )
+        return stored[0]
+
+    return jax.lax.platform_dependent(words, cpu=store, default=lambda words: words)
 
 
 def _or_moved(words, shifts, cells, count):

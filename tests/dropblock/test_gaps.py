@@ -29,9 +29,9 @@ def test_two_parts_make_up_the_probability(monkeypatch, key):
     # Counting would need 1e10 bits to see that one part is a little off.
     parts = {}
 
-    def dense(key, shape, planes, zero):
+    def dense(key, bits, planes, zero):
         parts["planes"] = planes
-        return jnp.zeros(shape, jnp.uint32)
+        return jnp.uint32(0)
 
     def sparse(key, bits, probability, typical, zero):
         parts["rare"] = probability
@@ -41,11 +41,24 @@ def test_two_parts_make_up_the_probability(monkeypatch, key):
     monkeypatch.setattr(gaps, "_sparse", sparse)
     for probability in [1e-4, 1 / 32, 0.0313, 0.1, 0.499, 0.5, 0.51, *np.linspace(0, 1, 50)]:
         with jax.disable_jit():  # so that the parts are numbers
-            draw(key, bits_of(1, 1, 1), np.float32(probability))
+            draw(key, bits_of(1, 32, 1), np.float32(probability))
         planes, rare = int(parts["planes"]), float(parts["rare"])
         assert 0 <= planes <= 128 and 0 <= rare <= 1 / 32
         both = 1 - (1 - planes / 256) * (1 - rare)
         assert both == pytest.approx(min(probability, 1 - probability), abs=1e-7)
+
+
+def test_each_cell_has_a_random_bit_of_its_own():
+    # Of probability 1/2, whose single binary digit copies the random bits: 49 cells of 64 bits.
+    key, cells = (jnp.uint32(5), jnp.uint32(7)), words.Cells((7, 7))
+    bits = draws.Bits(2, cells, cells.shape, 3)
+    drawn = words.unpack(gaps._dense(key, bits, jnp.uint32(128), jnp.uint32(0)), cells)
+
+    example, word, channel = np.indices((2, 2, 3), np.uint32)
+    counter = (word * 3 + channel) * 4 + 3 | 2**31
+    random = np.asarray(threefry(key, example, counter)[1])[:, :, None]
+    random = (random >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(2, 64, 3)
+    np.testing.assert_array_equal(np.reshape(drawn, (2, 49, 3)), random[:, :49])
 
 
 @pytest.mark.parametrize("channels", [3, 40])

@@ -294,6 +294,12 @@ def test_nan_and_inf_do_not_leak_out_of_dropped_places(key):
             np.testing.assert_allclose(eager, y, rtol=1e-6)
 
 
+def test_a_cpu_grows_words_not_elements(optimised_jit, key):
+    # Its compiler would grow a word anew for each of up to 32 elements that read it.
+    x, call = jnp.ones((2, 40, 40, 64)), optimised_jit(functools.partial(dropblock, block_size=7))
+    assert call.lower(key, x, 0.9).compile().cost_analysis()["flops"] < 10 * x.size
+
+
 @pytest.mark.parametrize("shared_mask", [False, True])
 def test_what_is_to_be_expected_of_a_draw(reference, key, shared_mask):
     spatial, block, channels = (6, 10), (5, 2), 1 if shared_mask else 4
