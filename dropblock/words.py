@@ -150,19 +150,20 @@ def stored(words: jax.Array) -> jax.Array:
 
 def _or_moved(words, shifts, cells, count):
     """`count` words: those given, OR those given moved up by each of `shifts` bits."""
+    # What comes from the word so many before is one read of it.
+    parts = {0: words}
+    for shift in shifts:
+        whole, bits = divmod(shift, cells.bits)
+        low = words & jnp.uint32(2 ** (cells.bits - bits) - 1)
+        parts[whole] = parts.get(whole, 0) | low << jnp.uint32(bits)
+        if bits:
+            parts[whole + 1] = parts.get(whole + 1, 0) | words >> jnp.uint32(cells.bits - bits)
 
     def moved(words, whole):
         padding = (whole, count - words.shape[1] - whole, 0)
         return jax.lax.pad(words, jnp.uint32(0), [(0, 0, 0), padding, (0, 0, 0)])
 
-    parts = [moved(words, 0)]
-    for shift in shifts:
-        whole, bits = divmod(shift, cells.bits)
-        low = words & jnp.uint32(2 ** (cells.bits - bits) - 1)
-        parts.append(moved(low << jnp.uint32(bits), whole))
-        if bits:
-            parts.append(moved(words >> jnp.uint32(cells.bits - bits), whole + 1))
-    return functools.reduce(jnp.bitwise_or, parts)
+    return functools.reduce(jnp.bitwise_or, (moved(part, whole) for whole, part in parts.items()))
 
 
 def kept_fraction(dropped, cells: int) -> jax.Array:
