@@ -16,11 +16,13 @@ def _drop(rng, x, keep_prob, mask_shape, return_kept):
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must have a floating dtype, got {x.dtype}")
     keep_prob = jnp.clip(jnp.asarray(keep_prob, jnp.float32), 0.0, 1.0)
-    batch, *box, channels = mask_shape
-    bits = draws.Bits(batch, words.Cells(tuple(box)), tuple(box), channels)
+    batch, *shape, channels = mask_shape
+    shape = tuple(shape)
+    bits = draws.Bits(batch, words.Cells(shape), shape, channels)
     # Drawn as what is dropped, so that a keep_prob near 1 keeps its resolution.
-    dropped = words.stored(draws.bernoulli(rng, bits, 1.0 - keep_prob, typical=0.1, most=1.0))
-    y = keep(x, dropped, bits.cells, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
+    drawn = draws.bernoulli(rng, bits, 1.0 - keep_prob, typical=0.1, most=1.0)
+    dropped = words.rows(drawn, bits.cells)
+    y = keep(x, dropped, shape, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
     kept = words.kept_fraction(words.count(dropped, (1, 2)), math.prod(mask_shape[1:]))
     return (y, kept.reshape(-1)) if return_kept else y
 

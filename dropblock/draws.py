@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropblock import gaps, threefry, throws
 from dropblock.words import Cells
@@ -31,8 +32,13 @@ class Bits(NamedTuple):
 
     batch: int
     cells: Cells
-    box: tuple[int, ...]  # in which a cell may be 1, from the map's first cell
+    box: tuple[int, ...]  # in which a cell may be 1, from the map's first cell; of whole rows
     channels: int
+
+    @property
+    def inside(self) -> np.ndarray:
+        """The words with every bit 1 that may be, uint32 `[words]`."""
+        return self.cells.box(self.box)
 
 
 # Compiled by itself where it is called outside jit: op by op its loops take 0.3 s.
@@ -69,5 +75,5 @@ def bernoulli(
     else:
         words = forms[form](key, probability)
     if turned:
-        words ^= jnp.where(zeros, ~jnp.uint32(0), jnp.uint32(0))
-    return words & bits.cells.box(bits.box)[None, :, None]
+        words ^= jnp.where(zeros, bits.inside[None, :, None], jnp.uint32(0))
+    return words

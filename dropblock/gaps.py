@@ -20,11 +20,11 @@ _LONGEST_STREAM = 2**22
 
 
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
-    """Words whose bits are 1 with `probability`, at most 1/2, in the box and perhaps beyond it.
+    """Words whose bits are 1 with `probability`, at most 1/2.
 
     For `draws.bernoulli`, whose other arguments these are; `key` is two words.
     """
-    rarely = 1 / max(int(word).bit_count() for word in bits.cells.box(bits.box))
+    rarely = 1 / max(int(word).bit_count() for word in bits.inside)
     planes = jnp.where(probability > rarely, jnp.floor(probability * 256.0), 0.0)
     rare = (probability - planes / 256.0) / (1.0 - planes / 256.0)
 
@@ -43,7 +43,7 @@ def _dense(key, bits, planes, zero):
     AND adds nothing.
     """
     # Drawn one after the other, without the bits that words leave unused.
-    lengths = [int(word).bit_length() for word in bits.cells.box(bits.box)]
+    lengths = [int(word).bit_length() for word in bits.inside]
     *starts, length = itertools.accumulate(lengths, initial=0)
     shape = (bits.batch, -(-length // BITS), bits.channels)
     example, word, channel = (jax.lax.broadcasted_iota(jnp.uint32, shape, n) for n in range(3))
@@ -63,7 +63,8 @@ def _dense(key, bits, planes, zero):
     start, shift = np.divmod(np.uint32(starts)[None, :, None], np.uint32(BITS))
     start = start.ravel()
     following = np.minimum(start + 1, shape[1] - 1)
-    return drawn[:, start] >> shift | drawn[:, following] << 1 << BITS - 1 - shift
+    words = drawn[:, start] >> shift | drawn[:, following] << 1 << BITS - 1 - shift
+    return words & bits.inside[None, :, None]
 
 
 def _sparse(key, bits, probability, typical, zero):

@@ -18,10 +18,10 @@ _TYPICAL_KEEP_PROB = 0.9
 
 
 class _Draw(NamedTuple):
-    """What is dropped, as words of cells, and how it was drawn."""
+    """What is dropped, as rows of words, and how it was drawn."""
 
     dropped: jax.Array
-    cells: words.Cells  # that broadcast to those of the map
+    shape: tuple[int, ...]  # of its maps, which broadcasts to that of x's
     gamma: Any
     positions: int  # where a seed could have been, in the whole batch
 
@@ -38,15 +38,14 @@ def _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule) -> _Draw:
     # Only legal positions are drawn, each named by the first cell of its block.
     legal = tuple(size - side + 1 for size, side in zip(spatial_shape, block_shape, strict=True))
     # An axis that a block covers is one cell: what is dropped, is dropped all along it.
-    cells = words.Cells(
-        tuple(1 if n == 1 else size for size, n in zip(spatial_shape, legal, strict=True))
-    )
-    block_shape = tuple(size - n + 1 for size, n in zip(cells.shape, legal, strict=True))
+    shape = tuple(1 if n == 1 else size for size, n in zip(spatial_shape, legal, strict=True))
+    block_shape = tuple(size - n + 1 for size, n in zip(shape, legal, strict=True))
+    cells = words.Cells((*shape[:-1], legal[-1]))
     bits = draws.Bits(batch, cells, legal, 1 if shared_mask else channels)
     probability = jax.lax.stop_gradient(gamma)
     seeds = draws.bernoulli(rng, bits, probability, typical=typical, most=most)
     dropped = words.grow(seeds, cells, block_shape)
-    return _Draw(dropped, cells, gamma, batch * math.prod(legal) * bits.channels)
+    return _Draw(dropped, shape, gamma, batch * math.prod(legal) * bits.channels)
 
 
 def dropblock_mask(
@@ -83,16 +82,16 @@ def dropblock_mask(
     Source: Algorithm 1 of the paper; docs/paper.md section 1.
     """
     draw = _draw(rng, shape, keep_prob, block_size, shared_mask, gamma_rule)
-    mask = ~words.unpack(draw.dropped, draw.cells)
+    mask = ~words.unpack(draw.dropped, draw.shape)
     return jnp.broadcast_to(mask, (*shape[:-1], mask.shape[-1]))
 
 
-@functools.partial(jax.jit, static_argnames="cells")
-def keep(x, dropped, cells, scale=None) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="shape")
+def keep(x, dropped, shape, scale=None) -> jax.Array:
     """`x` where not `dropped`, zero elsewhere, times `scale`; in x's dtype, and no 0 * inf.
 
     Args:
-      dropped: words of `cells` that, once unpacked, broadcast to x.
+      dropped: rows of words of maps of this shape that, once unpacked, broadcast to x.
       scale: float32, broadcasts to x; None is 1.
     """
 
@@ -101,7 +100,7 @@ def keep(x, dropped, cells, scale=None) -> jax.Array:
     # mask from the convolutions that XLA fuses it with.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def unpack_and_keep(x, dropped, scale):
-        mask = words.unpack(dropped, cells)
+        mask = words.unpack(dropped, shape)
         if scale is None:
             return jnp.where(mask, jnp.zeros_like(x), x)
         wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
@@ -210,7 +209,7 @@ def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):
     checks.features(x)
     checks.choice("normalize", normalize, NORMALIZE)
     draw = _draw(rng, x.shape, keep_prob, block_size, shared_mask, gamma_rule)
-    cells, channels = math.prod(draw.cells.shape), draw.dropped.shape[-1]
+    cells, channels = math.prod(draw.shape), draw.dropped.shape[-1]
 
     def kept_over(axes, cells):
         kept = words.kept_fraction(words.count(draw.dropped, axes), cells)
@@ -220,7 +219,7 @@ def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):
     # Of a NaN keep_prob nothing sensible is drawn; it must show.
     kept += 0.0 * jax.lax.stop_gradient(draw.gamma)
     if normalize is None:
-        y = keep(x, draw.dropped, draw.cells)
+        y = keep(x, draw.dropped, draw.shape)
     else:
         size, total = {
             # Not the mean, which is a product with 1 / batch and would not be 1 for all kept.
@@ -229,5 +228,5 @@ def _drop(rng, x, keep_prob, block_size, shared_mask, gamma_rule, normalize):
             "map": lambda: (1, kept_over(1, cells)),
         }[normalize]()
         # Where nothing is kept there is nothing to scale: 0, not 1 / 0.
-        y = keep(x, draw.dropped, draw.cells, jnp.where(total == 0, 0.0, size / total))
+        y = keep(x, draw.dropped, draw.shape, jnp.where(total == 0, 0.0, size / total))
     return y, kept.reshape(-1), draw

@@ -30,36 +30,33 @@ _LOST = 1e-10
 
 
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
-    """Words whose bits are 1 with `probability`, at most 1/2, in the box and perhaps beyond it.
+    """Words whose bits are 1 with `probability`, at most 1/2.
 
     For `draws.bernoulli`, whose other arguments these are; `key` is two words.
     """
     del typical
     count = bits.cells.words(bits.box)
     if bits.cells.row > BITS:
-        return _wide_rows(key, probability, bits, most, count)
-    # Beyond the last bit of the box nothing need be drawn.
-    length = max(int(word).bit_length() for word in bits.cells.box(bits.box))
-    return _thrown(key, probability, bits, np.arange(count, dtype=np.uint32), length, most)
+        words = _wide_rows(key, probability, bits, most, count)
+    else:  # beyond the last bit of the box nothing need be drawn
+        length = max(int(word).bit_length() for word in bits.inside)
+        numbers = np.arange(count, dtype=np.uint32)
+        words = _thrown(key, probability, bits, numbers, length, most)
+    return words & bits.inside[None, :, None]
 
 
 def _wide_rows(key, probability, bits, most, count):
-    """Words of rows that are several words each; the last one that is drawn has fewer cells."""
-    pitch = bits.cells.words_of_row
-    rows = -(-count // pitch)
-    numbers = np.arange(rows * pitch, dtype=np.uint32).reshape(rows, pitch)
-    whole, rest = divmod(bits.box[-1], BITS)
-    parts = [(numbers[:, :whole], BITS), (numbers[:, whole : whole + (rest > 0)], rest)]
+    """Words of rows that are several words each; the last one of a row has fewer cells."""
+    whole, rest = divmod(bits.cells.row, BITS)
+    numbers = np.arange(count, dtype=np.uint32).reshape(-1, bits.cells.words_of_row)
     words = [
         _thrown(key, probability, bits, part.ravel(), length, most).reshape(
             bits.batch, *part.shape, bits.channels
         )
-        for part, length in parts
+        for part, length in [(numbers[:, :whole], BITS), (numbers[:, whole:], rest)]
         if part.size
     ]
-    words = jnp.concatenate(words, axis=2)
-    words = jnp.pad(words, [(0, 0), (0, 0), (0, pitch - words.shape[2]), (0, 0)])
-    return words.reshape(bits.batch, rows * pitch, bits.channels)[:, :count]
+    return jnp.concatenate(words, axis=2).reshape(bits.batch, count, bits.channels)
 
 
 def _thrown(key, probability, bits, numbers, length, most):

@@ -1,8 +1,12 @@
-"""Masks as bits: the cells of a map in reading order, in words of 32 bits, each channel by itself.
+"""Masks as bits: the cells of a map in words, each channel by itself, `[batch, words, channels]`.
 
-`uint32[batch, words, channels]`. A word holds whole rows of the map, as many as fit; a row of more
-than 32 cells is several words. So channels stay where they are in memory, next to one another,
-and a step along any axis of the map is a shift by a number of bits that is known beforehand.
+Channels stay where they are in memory, next to one another. Words hold cells in one of two ways:
+
+- packed (`Cells`), uint32: as many whole rows of the map as fit; a row of more than 32 cells is
+  several words. So there are few words to draw and to grow in, and a step along any axis but the
+  last is a shift by a number of bits that is known beforehand.
+- as rows, uint8, uint16 or uint32: a row is one word, or several of 32 bits. So a cell is read by
+  an AND with a constant. This is what is kept and applied.
 """
 
 import functools
@@ -17,10 +21,12 @@ import numpy as np
 BITS = 32
 # A block grows by so many of its lengths at once.
 _AT_ONCE = 7
+# Words of a row, up to which it is cheaper on a TPU to choose one of them than to repeat each.
+_FEW = 8
 
 
 class Cells(NamedTuple):
-    """Where the cells of maps of one shape lie in words."""
+    """Where the cells of maps of one shape lie in packed words."""
 
     shape: tuple[int, ...]  # the spatial axes; none is a map of one cell
 
@@ -66,31 +72,30 @@ class Cells(NamedTuple):
         return inside
 
 
-@functools.partial(jax.jit, static_argnames="cells")
-def unpack(words: jax.Array, cells: Cells) -> jax.Array:
-    """The bits as bool `[batch, *cells.shape, channels]`."""
+@functools.partial(jax.jit, static_argnames="shape")
+def unpack(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Rows of maps of this shape as bool `[batch, *shape, channels]`."""
     batch, count, channels = words.shape
-    row, rows = cells.row, cells.rows
-    # Which of the `count` words along axis 2 holds a cell, and which bit of it.
-    if row > BITS:  # several words are a row
-        count = cells.words_of_row
-        words = words.reshape(batch, rows, count, 1, channels)
-        word, bit = np.divmod(np.arange(row)[None], BITS)
-        few, repeat, laid_out = count <= 8, BITS, (batch, rows, count * BITS, channels)
-    else:  # several rows are a word
-        words = words.reshape(batch, 1, count, 1, channels)
-        word, bit = np.divmod(np.arange(rows)[:, None], cells.bits // row)
-        bit = bit * row + np.arange(row)[None]
-        few, repeat = count <= 2, cells.bits // row
-        laid_out = (batch, count * repeat, 1, channels)
-    if few:  # choosing is cheaper than laying them out
-        of_cells = words[:, :, 0]
-        for n in range(1, count):
-            of_cells = jnp.where(word[None, :, :, None] < n, of_cells, words[:, :, n])
-    else:
-        of_cells = jnp.repeat(words, repeat, axis=2).reshape(laid_out)[:, :rows, :row]
-    one = np.uint32(1) << bit.astype(np.uint32)[None, :, :, None]
-    return (of_cells & one != 0).reshape(batch, *cells.shape, channels)
+    row, bits = Cells(shape).row, words.dtype.itemsize * 8
+    of_row = -(-row // bits)
+    word, bit = np.divmod(np.arange(row, dtype=np.uint32)[None, None, :, None], np.uint32(bits))
+    words = words.reshape(batch, count // of_row, of_row, channels)
+    if of_row > 1:
+
+        def lay_out(words):
+            return jnp.repeat(words, bits, axis=2)[:, :, :row]
+
+        def choose(words):
+            words, *others = jnp.split(words, of_row, axis=2)
+            for n, other in enumerate(others, start=1):
+                words = jnp.where(word < n, words, other)
+            return words
+
+        # A TPU is slow to lay out, others read but one word for each cell then.
+        few = choose if of_row <= _FEW else lay_out
+        words = jax.lax.platform_dependent(words, tpu=few, default=lay_out)
+    one = (np.uint32(1) << bit).astype(words.dtype)
+    return (words & one != 0).reshape(batch, *shape, channels)
 
 
 def count(words: jax.Array, axes) -> jax.Array:
@@ -103,32 +108,59 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
     """Grows each bit to a block that starts at it.
 
     Args:
-      words: `[batch, words, channels]`, a bit where a block starts; the words up to the last
-        place where one fits.
+      words: packed, a bit where a block starts; the words up to the last place where one fits.
+      cells: those of the map, but for the last axis, which has only places where a block fits.
       block_shape: the block's side on each spatial axis.
 
     Returns:
-      uint32 `[batch, words, channels]` of the whole map, a bit inside a block.
+      Rows of the map, a bit inside a block.
     """
-    box = [size - side + 1 for size, side in zip(cells.shape, block_shape, strict=True)]
-    # The last axis first, while there are fewest words. A block that fits never leaves its row, so
-    # no bit is shifted into the next one.
-    for axis in reversed(range(len(box))):
-        side, stride, length = block_shape[axis], cells.strides[axis], 1
-        # Nothing is moved but bits where rows lie in one word each.
-        along_words = axis == len(box) - 1 and cells.row <= BITS
-        while length < side:
-            if along_words:
-                farthest = min(length, side - length)
-                words |= words << jnp.uint32(farthest)
-            else:  # a few lengths at once, since each time is a pass over the words
-                farthest = min(_AT_ONCE * length, side - length)
-                shifts = [*range(length, farthest, length), farthest]
-                box[axis] += farthest
-                words = _or_moved(words, [n * stride for n in shifts], cells, cells.words(box))
-            length += farthest
-        words = stored(words)
-    return words
+    batch, _, channels = words.shape
+    *sides, side = block_shape or (1,)
+    box = [size - side + 1 for size, side in zip(cells.shape, sides, strict=False)]
+    # The packed words first, since there are fewer.
+    for axis in reversed(range(len(sides))):
+        for moves in _moves(sides[axis]):
+            box[axis] += moves[-1]
+            shifts = [n * cells.strides[axis] for n in moves]
+            words = _or_moved(words, shifts, cells.bits, cells.words([*box, cells.row]))
+        if sides[axis] > 1:
+            words = stored(words)
+    row = cells.row + side - 1
+    words = _split(words, cells)
+    if row <= BITS:
+        words = words.astype(f"uint{max(8, 2 ** (row - 1).bit_length())}")
+        for (move,) in _moves(side, at_once=1):
+            words |= words << words.dtype.type(move)
+    else:
+        for moves in _moves(side):
+            words = _or_moved(words, moves, BITS, -(-row // BITS))
+    return stored(words.reshape(batch, math.prod(words.shape[1:3]), channels))
+
+
+def rows(words: jax.Array, cells: Cells) -> jax.Array:
+    """Packed words of `cells` as rows."""
+    return grow(words, cells, (1,) * len(cells.shape))
+
+
+def _moves(side, at_once=_AT_ONCE):
+    """How far 1 is to be moved to be ORed to `side`: all of a list at once, one after the other."""
+    length = 1
+    while length < side:
+        farthest = min(at_once * length, side - length)
+        yield [*range(length, farthest, length), farthest]
+        length += farthest
+
+
+def _split(words, cells):
+    """Packed words as rows of uint32, `[batch, rows, words of a row, channels]`."""
+    batch, count, channels = words.shape
+    if cells.row > BITS:
+        return words.reshape(batch, cells.rows, cells.words_of_row, channels)
+    of_word = cells.bits // cells.row
+    start = np.arange(of_word, dtype=np.uint32)[None, None, :, None] * cells.row
+    words = (words[:, :, None] >> start) & jnp.uint32(2**cells.row - 1)
+    return words.reshape(batch, count * of_word, 1, channels)[:, : cells.rows]
 
 
 def stored(words: jax.Array) -> jax.Array:
@@ -141,27 +173,28 @@ def stored(words: jax.Array) -> jax.Array:
     def store(words):
         window, first = (2, 1, 1, 1), [(1, 0), (0, 0), (0, 0), (0, 0)]
         stored = jax.lax.reduce_window(
-            words[None], np.uint32(0), jax.lax.bitwise_or, window, (1, 1, 1, 1), first
+            words[None], words.dtype.type(0), jax.lax.bitwise_or, window, (1, 1, 1, 1), first
         )
         return stored[0]
 
     return jax.lax.platform_dependent(words, cpu=store, default=lambda words: words)
 
 
-def _or_moved(words, shifts, cells, count):
-    """`count` words: those given, OR those given moved up by each of `shifts` bits."""
-    # What comes from the word so many before is one read of it.
+def _or_moved(words, shifts, bits, count):
+    """`count` words of so many bits: those given, OR those given moved up by each of `shifts`."""
+    # All that comes from a word to the one so many after it, so that it is read once for that.
     parts = {0: words}
     for shift in shifts:
-        whole, bits = divmod(shift, cells.bits)
-        low = words & jnp.uint32(2 ** (cells.bits - bits) - 1)
-        parts[whole] = parts.get(whole, 0) | low << jnp.uint32(bits)
-        if bits:
-            parts[whole + 1] = parts.get(whole + 1, 0) | words >> jnp.uint32(cells.bits - bits)
+        whole, rest = divmod(shift, bits)
+        low = words & jnp.uint32(2 ** (bits - rest) - 1)
+        parts[whole] = parts.get(whole, 0) | low << jnp.uint32(rest)
+        if rest:
+            parts[whole + 1] = parts.get(whole + 1, 0) | words >> jnp.uint32(bits - rest)
 
     def moved(words, whole):
-        padding = (whole, count - words.shape[1] - whole, 0)
-        return jax.lax.pad(words, jnp.uint32(0), [(0, 0, 0), padding, (0, 0, 0)])
+        padding = [(0, 0, 0)] * words.ndim
+        padding[-2] = (whole, count - words.shape[-2] - whole, 0)
+        return jax.lax.pad(words, jnp.uint32(0), padding)
 
     return functools.reduce(jnp.bitwise_or, (moved(part, whole) for whole, part in parts.items()))
 

@@ -16,6 +16,11 @@ def bits_of(batch, places, channels):
     return draws.Bits(batch, words.Cells((places, 1)), (places, 1), channels)
 
 
+def unpack(drawn, bits):
+    """Packed words as bool."""
+    return np.asarray(words.unpack(words.rows(drawn, bits.cells), bits.cells.shape))
+
+
 def draw(key, bits, probability, typical=0.1):
     return draws.bernoulli(key, bits, probability, typical=typical, most=1.0, form="gaps")
 
@@ -52,7 +57,7 @@ def test_each_cell_has_a_random_bit_of_its_own():
     # Of probability 1/2, whose single binary digit copies the random bits: 49 cells of 64 bits.
     key, cells = (jnp.uint32(5), jnp.uint32(7)), words.Cells((7, 7))
     bits = draws.Bits(2, cells, cells.shape, 3)
-    drawn = words.unpack(gaps._dense(key, bits, jnp.uint32(128), jnp.uint32(0)), cells)
+    drawn = unpack(gaps._dense(key, bits, jnp.uint32(128), jnp.uint32(0)), bits)
 
     example, word, channel = np.indices((2, 2, 3), np.uint32)
     counter = (word * 3 + channel) * 4 + 3 | 2**31
@@ -77,7 +82,7 @@ def test_rare_ones_are_set_one_gap_after_the_other(channels):
                 expected[row, position] = True
     bits = bits_of(rows, places, channels)
     drawn = gaps._sparse(key, bits, probability, 0.01, jnp.uint32(0))
-    np.testing.assert_array_equal(words.unpack(drawn, bits.cells).reshape(rows, length), expected)
+    np.testing.assert_array_equal(unpack(drawn, bits).reshape(rows, length), expected)
 
 
 @pytest.mark.parametrize("probability", [0.001, 0.03, 0.3, 0.7])
@@ -92,7 +97,7 @@ def test_a_long_example_is_several_streams(agree, monkeypatch, key, probability)
     monkeypatch.setattr(gaps, "_LONGEST_STREAM", 2000)
     # 3 streams of 62 places of 32 channels, of which the last has 61.
     bits = bits_of(256, 185, 32)
-    drawn = np.asarray(words.unpack(draw(key, bits, probability), bits.cells))
+    drawn = unpack(draw(key, bits, probability), bits)
     agree(drawn.sum(), probability, 256 * 185 * 32)
     for place in (0, 61, 62, 123, 124, 184):
         agree(drawn[:, place].sum(), probability, 256 * 32)

@@ -123,8 +123,8 @@ def test_gradient_with_respect_to_keep_prob_is_zero_and_not_an_error(key, x, rul
 def test_backward_pass_keeps_a_bit_for_each_element(optimised_jit, key, normalize, side):
     # Other implementations keep a mask, often in float32: the layer's activations a second time.
     x = jnp.ones((8, side, side, 4))
-    # A row of 8 cells shares its word with 3 others, one of 40 has two words for itself.
-    mask = 4 * {8: 2, 40: 80}[side] * 8 * 4
+    # A row of 8 cells is a byte, one of 40 two words of 32 bits.
+    mask = {8: 1, 40: 8}[side] * side * 8 * 4
     scales = {"batch": 1, "sample": 8, "map": 8 * 4, None: 0}[normalize] * 4
 
     def pullback(key, x):
@@ -147,7 +147,7 @@ def test_a_scan_over_layers_keeps_words_alone(key, x):
 
     jaxpr = str(jax.make_jaxpr(jax.grad(loss))(x))
     assert re.findall(r"\w+\[5,8,6,7,4\]", jaxpr) == []
-    assert set(re.findall(r"(\w+)\[5,8,2,4\]", jaxpr)) == {"u32"}
+    assert set(re.findall(r"(\w+)\[5,8,6,4\]", jaxpr)) == {"u8"}
 
 
 def test_checkpoint_draws_the_same_mask_again(key, x):

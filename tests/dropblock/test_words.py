@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropblock.words import Cells, count, grow, kept_fraction, unpack
+from dropblock.words import Cells, count, grow, kept_fraction, rows, unpack
 
 # Rows that share a word, fill one, are two, three and more than few.
 SHAPES = [(), (5,), (40,), (7, 7), (3, 32), (4, 33), (2, 70), (3, 4, 5), (2, 3, 40), (2, 300)]
@@ -39,16 +39,29 @@ def test_every_cell_has_a_bit_of_its_own(shape):
     assert cells.words(shape) == numbers[-1] // cells.bits + 1
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bits_round_trip(shape):
+def test_bits_round_trip(monkeypatch, shape, platform):
+    def of_platform(*args, default, **forms):
+        return forms.get(platform, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", of_platform)
     bits = random_bits(0, 3, *shape, 4)
-    packed = jnp.asarray(pack(bits))
-    np.testing.assert_array_equal(unpack(packed, Cells(shape)), bits)
+    packed = rows(pack(bits), Cells(shape))
+    np.testing.assert_array_equal(unpack.__wrapped__(packed, shape), bits)
     cells = tuple(range(1, bits.ndim - 1))
     np.testing.assert_array_equal(count(packed, 1)[:, 0], bits.sum(cells))
     np.testing.assert_array_equal(
         np.asarray(count(packed, (1, 2))).ravel(), bits.sum((*cells, -1)).ravel()
     )
+
+
+@pytest.mark.parametrize(
+    "row, width", [(1, 1), (8, 1), (9, 2), (16, 2), (17, 4), (33, 8), (65, 12)]
+)
+def test_a_row_is_kept_in_few_bytes(row, width):
+    cells = Cells((3, row))
+    assert rows(pack(np.ones((1, 3, row, 1), bool)), cells).nbytes == 3 * width
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -86,9 +99,11 @@ def test_every_bit_grows_to_its_block(spatial, block):
     for offset in itertools.product(*map(range, block)):
         cells = tuple(slice(o, o + n) for o, n in zip(offset, legal, strict=True))
         grown[(slice(None), *cells)] |= seeds[inside]
-    cells = Cells(spatial)
-    out = jax.jit(grow, static_argnums=(1, 2))(pack(seeds)[:, : cells.words(legal)], cells, block)
-    np.testing.assert_array_equal(out, pack(grown))
+    cells = Cells((*spatial[:-1], legal[-1]))
+    packed = pack(seeds[..., : legal[-1], :])[:, : cells.words(legal)]
+    out = grow(packed, cells, block)
+    np.testing.assert_array_equal(unpack(out, spatial), grown)
+    assert count(out, (0, 1, 2)).sum() == grown.sum()  # none beyond the rows
 
 
 def test_kept_fraction_of_all_and_nothing_is_exact():
