@@ -133,6 +133,10 @@ def test_exact_rule_hits_keep_prob(reference, spatial, block):
     traced = jax.jit(jax.vmap(solve))(jnp.float32(wanted))
     np.testing.assert_allclose([kept(g) for g in number], wanted, rtol=0, atol=1e-9)
     np.testing.assert_allclose([kept(g) for g in np.float64(traced)], wanted, rtol=0, atol=1e-5)
+    # Where almost nothing is to be dropped, too, gamma has all digits of float32.
+    wanted = np.float32([1 - 2.0**-24, 1 - 1e-6, 0.9999, *KEEP_PROBS, 1e-3])
+    digits = jax.jit(jax.vmap(solve))(wanted)
+    np.testing.assert_allclose(digits, [solve(p) for p in wanted.tolist()], rtol=5e-7)
     assert number[-3] == traced[-3] == 1  # keeps nothing at all
     assert number[-1] == traced[-1] == 0  # drops nothing at all
 

@@ -69,9 +69,10 @@ def test_random_words_are_of_their_word_alone():
     np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
 
 
-def test_no_scatter_no_sort_no_loop(key):
+@pytest.mark.parametrize("rule", ["paper", "exact"])
+def test_no_scatter_no_sort_no_loop(key, rule):
     def mask(key, keep_prob):
-        return dropblock_mask(key, (8, 14, 14, 64), keep_prob, 7)
+        return dropblock_mask(key, (8, 14, 14, 64), keep_prob, 7, gamma_rule=rule)
 
     text = jax.jit(mask).trace(key, 0.9).lower(lowering_platforms=("cuda",)).as_text()
     for operation in ("scatter", "sort", "while"):
