@@ -68,7 +68,7 @@ def bernoulli(
         name: functools.partial(draw, bits=bits, typical=typical, most=most)
         for name, draw in FORMS.items()
     }
-    key = threefry.key_words(rng)
+    key = threefry.key_data(rng)
     if form is None:
         platforms = {"cpu": forms["gaps"], "default": forms["throws"]}
         words = jax.lax.platform_dependent(key, probability, **platforms)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropblock.threefry import threefry
+from dropblock.threefry import key_words, threefry
 from dropblock.words import BITS
 
 # Positions are added up in float32, which holds integers exactly to 2^24.
@@ -22,8 +22,9 @@ _LONGEST_STREAM = 2**22
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
     """Words whose bits are 1 with `probability`, at most 1/2.
 
-    For `draws.bernoulli`, whose other arguments these are; `key` is two words.
+    For `draws.bernoulli`, whose other arguments these are; `key` is the words of a JAX key.
     """
+    key = key_words(key, hashed=True)
     rarely = 1 / max(int(word).bit_count() for word in bits.inside)
     planes = jnp.where(probability > rarely, jnp.floor(probability * 256.0), 0.0)
     rare = (probability - planes / 256.0) / (1.0 - planes / 256.0)
@@ -60,7 +61,7 @@ def _dense(key, bits, planes, zero):
 
     steps = jnp.where(planes > 0, 4, 0)
     drawn = jax.lax.fori_loop(0, steps, two_digits, jnp.full(shape, zero))
-    start, shift = np.divmod(np.uint32(starts)[None, :, None], np.uint32(BITS))
+    start, shift = np.divmod(np.array(starts, np.uint32)[None, :, None], np.uint32(BITS))
     start = start.ravel()
     following = np.minimum(start + 1, shape[1] - 1)
     words = drawn[:, start] >> shift | drawn[:, following] << 1 << BITS - 1 - shift

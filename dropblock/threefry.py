@@ -3,14 +3,28 @@
 import jax
 import jax.numpy as jnp
 
+# "drop": parts our streams from what jax.random draws with the same key.
+_APART = 0x64726F70
 
-def key_words(rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two words of key for `threefry`, from a JAX key of any implementation."""
+
+def key_data(rng: jax.Array) -> jax.Array:
+    """The words of a JAX key of any implementation, uint32 `[2]` or `[4]`."""
     typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
-    data = (jax.random.key_data(rng) if typed else rng).astype(jnp.uint32)
-    # The first and last two words: all of them for Threefry (2) and RBG (4). The constant, "drop",
-    # parts the stream from what jax.random draws with the same key.
-    return threefry((data[0] ^ jnp.uint32(0x64726F70), data[1]), data[-2], data[-1])
+    return (jax.random.key_data(rng) if typed else rng).astype(jnp.uint32)
+
+
+def key_words(data: jax.Array, *, hashed: bool) -> tuple[jax.Array, jax.Array]:
+    """Two words of key for `threefry`, from those of a JAX key.
+
+    Args:
+      hashed: by `threefry` itself. Without, two words are taken as they are, but for a constant:
+        in a network of many sites a compiler has a hundred scalar operations less for each.
+    """
+    first = data[0] ^ jnp.uint32(_APART), data[1]
+    if len(data) == 2 and not hashed:
+        return first
+    # The first and last two words: all of them for Threefry (2) and RBG (4).
+    return threefry(first, data[-2], data[-1])
 
 
 def threefry(key, high, low) -> tuple[jax.Array, jax.Array]:

@@ -10,6 +10,7 @@ word u says how many: throw k is made where u is below P(N > k), a number that i
   from 7 random words, and b, below 1/64, is thrown.
 """
 
+import functools
 import itertools
 import math
 
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropblock.threefry import threefry
+from dropblock.threefry import key_words, threefry
 from dropblock.words import BITS
 
 # Beyond this many throws a word, on average, digits are cheaper.
@@ -32,41 +33,30 @@ _LOST = 1e-10
 def draw(key, probability, bits, typical: float, most: float) -> jax.Array:
     """Words whose bits are 1 with `probability`, at most 1/2.
 
-    For `draws.bernoulli`, whose other arguments these are; `key` is two words.
+    For `draws.bernoulli`, whose other arguments these are; `key` is the words of a JAX key.
     """
     del typical
-    count = bits.cells.words(bits.box)
-    if bits.cells.row > BITS:
-        words = _wide_rows(key, probability, bits, most, count)
+    key, count = key_words(key, hashed=False), bits.cells.words(bits.box)
+    thrown = functools.partial(_thrown, key, probability, bits, most)
+    if bits.cells.row > BITS:  # several words are a row, of which the last has fewer cells
+        whole, rest = divmod(bits.cells.row, BITS)
+        rows = count // bits.cells.words_of_row
+        words = thrown(0, rows * whole, BITS).reshape(bits.batch, rows, whole, bits.channels)
+        if rest:
+            last = thrown(rows * whole, rows, rest)
+            words = jnp.concatenate([words, last[:, :, None]], axis=2)
+        words = words.reshape(bits.batch, count, bits.channels)
     else:  # beyond the last bit of the box nothing need be drawn
-        length = max(int(word).bit_length() for word in bits.inside)
-        numbers = np.arange(count, dtype=np.uint32)
-        words = _thrown(key, probability, bits, numbers, length, most)
+        words = thrown(0, count, max(int(word).bit_length() for word in bits.inside))
     return words & bits.inside[None, :, None]
 
 
-def _wide_rows(key, probability, bits, most, count):
-    """Words of rows that are several words each; the last one of a row has fewer cells."""
-    whole, rest = divmod(bits.cells.row, BITS)
-    numbers = np.arange(count, dtype=np.uint32).reshape(-1, bits.cells.words_of_row)
-    words = [
-        _thrown(key, probability, bits, part.ravel(), length, most).reshape(
-            bits.batch, *part.shape, bits.channels
-        )
-        for part, length in [(numbers[:, :whole], BITS), (numbers[:, whole:], rest)]
-        if part.size
-    ]
-    return jnp.concatenate(words, axis=2).reshape(bits.batch, count, bits.channels)
-
-
-def _thrown(key, probability, bits, numbers, length, most):
-    """The words of these numbers, of which the first `length` bits are drawn.
+def _thrown(key, probability, bits, most, first, count, length):
+    """`count` words, of which the first `length` bits are drawn, uint32 `[batch, count, channels]`.
 
     Args:
       probability: of a 1, at most `most`, which is at most 1/2.
-
-    Returns:
-      uint32 `[batch, numbers, channels]`.
+      first: the number of the first word, by which its random words are its own.
     """
     # A power of two of cells; what is thrown beyond `length` does not count.
     size = (length - 1).bit_length()
@@ -81,8 +71,8 @@ def _thrown(key, probability, bits, numbers, length, most):
         throws = _throws_needed(_mean(cells, most), bits.cells.words(bits.box))
     below = _thresholds(-cells * jnp.log1p(-probability), throws)
 
-    random = _random_words(key, bits, numbers)
-    shape = (bits.batch, len(numbers), bits.channels)
+    shape = (bits.batch, count, bits.channels)
+    random = _random_words(key, shape, first)
     words = jnp.zeros(shape, jnp.uint32)
     for digit in range(digits):
         # From the lowest digit up, OR with a random bit adds 1/2 to half the probability so far,
@@ -99,11 +89,10 @@ def _thrown(key, probability, bits, numbers, length, most):
     return words
 
 
-def _random_words(key, bits, numbers):
-    """Random words for each word of these numbers, one after the other."""
-    shape = (bits.batch, len(numbers), bits.channels)
-    example, _, channel = (jax.lax.broadcasted_iota(jnp.uint32, shape, n) for n in range(3))
-    counter = (numbers[None, :, None] * bits.channels + channel) * _PAIRS
+def _random_words(key, shape, first):
+    """Random words for each of the words `shape`, one after the other."""
+    example, word, channel = (jax.lax.broadcasted_iota(jnp.uint32, shape, n) for n in range(3))
+    counter = ((word + first) * shape[2] + channel) * _PAIRS
     for n in range(_PAIRS):
         yield from threefry(key, example, counter + jnp.uint32(n))
     raise AssertionError("more random words than the counter has room for")

@@ -158,8 +158,8 @@ def _split(words, cells):
     if cells.row > BITS:
         return words.reshape(batch, cells.rows, cells.words_of_row, channels)
     of_word = cells.bits // cells.row
-    start = np.arange(of_word, dtype=np.uint32)[None, None, :, None] * cells.row
-    words = (words[:, :, None] >> start) & jnp.uint32(2**cells.row - 1)
+    number = jax.lax.broadcasted_iota(jnp.uint32, (batch, count, of_word, channels), 2)
+    words = words[:, :, None] >> number * cells.row & jnp.uint32(2**cells.row - 1)
     return words.reshape(batch, count * of_word, 1, channels)[:, : cells.rows]
 
 

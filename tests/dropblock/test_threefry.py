@@ -1,11 +1,13 @@
 """The random words: known answers, and what of a key they depend on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropblock.threefry import key_words, threefry
+from dropblock.threefry import key_data, key_words, threefry
 
 
 @pytest.mark.parametrize(
@@ -22,16 +24,20 @@ def test_known_answers(key, counter, cipher):
     assert tuple(map(int, threefry(tuple(key), *counter))) == cipher
 
 
+@pytest.mark.parametrize("hashed", [False, True])
 @pytest.mark.parametrize("length", [2, 4])
-def test_every_bit_of_a_key_matters(length):
+def test_every_bit_of_a_key_matters(length, hashed):
     flipped = 2 ** np.arange(32, dtype=np.uint32)[:, None, None] * np.eye(length, dtype=np.uint32)
     keys = np.random.default_rng(0).integers(2**32, size=length, dtype=np.uint32)
     keys = np.concatenate([keys[None], keys ^ flipped.reshape(-1, length)])
-    streams = np.stack(jax.jit(jax.vmap(key_words))(keys), axis=-1)
+    streams = np.stack(
+        jax.jit(jax.vmap(functools.partial(key_words, hashed=hashed)))(keys), axis=-1
+    )
     assert len(np.unique(streams, axis=0)) == 32 * length + 1
 
 
-def test_stream_is_not_that_of_jax_random(key):
-    ours = key_words(key)
+@pytest.mark.parametrize("hashed", [False, True])
+def test_stream_is_not_that_of_jax_random(key, hashed):
+    ours = key_words(key_data(key), hashed=hashed)
     assert not np.array_equal(ours, jax.random.key_data(key))
     assert not np.array_equal(ours, jax.random.key_data(jax.random.fold_in(key, 0)))

@@ -57,15 +57,13 @@ def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
 
 
 def test_random_words_are_of_their_word_alone():
-    bits = Bits(2, Cells((8, 8)), (8, 8), 32)
-    drawn = throws._random_words(
-        (jnp.uint32(1), jnp.uint32(2)), bits, np.arange(3, dtype=np.uint32)
-    )
+    key = (jnp.uint32(1), jnp.uint32(2))
+    drawn = throws._random_words(key, (2, 3, 32), 0)
     all_words = np.stack([np.asarray(next(drawn)) for _ in range(16)])
     assert len(np.unique(all_words)) == all_words.size
     with pytest.raises(AssertionError, match="more random words"):
         next(drawn)
-    drawn = throws._random_words((jnp.uint32(1), jnp.uint32(2)), bits, np.array([2], np.uint32))
+    drawn = throws._random_words(key, (2, 1, 32), 2)
     np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
 
 
