@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -52,6 +55,7 @@ def conv_on_cpu(
     if not plain or not (product or depthwise):
         return xla(lhs, rhs)
 
+    lhs = _stored(lhs) if product else lhs
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], size, window_strides, padding)
     padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
@@ -66,10 +70,37 @@ def conv_on_cpu(
         taps = rhs.astype(wide).reshape(-1, 1, 1, 1, rhs.shape[-1])
         products = (x.astype(wide) * tap for x, tap in zip(under, taps, strict=True))
         return functools.reduce(jnp.add, products).astype(lhs.dtype)
-    return lax.dot_general(
+    out = lax.dot_general(
         jnp.concatenate(under, axis=-1),
         rhs.reshape(-1, rhs.shape[-1]),
         (((3,), (0,)), ((), ())),
         precision=options.get("precision"),
         preferred_element_type=options.get("preferred_element_type"),
     )
+    return _stored(out)
+
+
+def _stored(x):
+    """`x`, written to memory, as its cotangent is.
+
+    A product's kernel's gradient reads both transposed, which is slow enough without what came
+    before them, a normalisation or a mask, computed anew for each element.
+    """
+    return _stored_p.bind(x)
+
+
+def _store(x):
+    # XLA never fuses a reduction over windows; here each has one element.
+    window, padding = (2, *(1,) * x.ndim), [(1, 0)] + [(0, 0)] * x.ndim
+    least = np.array(-np.inf, x.dtype)
+    return lax.reduce_window(x[None], least, lax.max, window, (1,) * len(window), padding)[0]
+
+
+# An identity of which the transpose is one, too; a custom_jvp or custom_vjp has no say in that, or
+# rules forward mode out.
+_stored_p = Primitive("stored")
+_stored_p.def_impl(jax.jit(_store))
+_stored_p.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_stored_p, mlir.lower_fun(_store, multiple_results=False))
+batching.defvectorized(_stored_p)
+ad.deflinear2(_stored_p, lambda cotangent, _: [_stored(cotangent)])

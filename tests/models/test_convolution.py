@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -115,3 +116,23 @@ def test_depthwise_convolutions_are_sums_of_shifted_maps(size, kernel, stride, d
 def test_other_platforms_have_xlas_own(platform):
     assert quick_on("cpu") is conv_on_cpu
     assert quick_on(platform) is jax.lax.conv_general_dilated
+
+
+def test_a_product_goes_through_every_transformation(key):
+    x, kernel = jax.random.normal(key, (4, 4, 4, 3)), jnp.ones((1, 1, 3, 5)) / 3
+
+    def energy(conv, x):
+        y = conv(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return (y**3).sum()
+
+    def all_of(conv):
+        of = functools.partial(energy, conv)
+        return [
+            jax.jvp(of, (x,), (x,)),
+            jax.vmap(jax.grad(lambda x: of(x[None])))(x),
+            jax.hessian(lambda scale: of(scale * x))(1.0),
+            jax.grad(lambda x: (jax.grad(jax.checkpoint(of))(x) ** 2).sum())(x),
+        ]
+
+    for ours, xla in zip(all_of(conv_on_cpu), all_of(jax.lax.conv_general_dilated), strict=True):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5), ours, xla)
