@@ -52,14 +52,13 @@ def _exact_gamma(keep_prob, spatial_shape, block_shape, numpy):
     """
     target = numpy.log(numpy.maximum(keep_prob, _LEAST_KEEP_PROB))
     counts, weights = _coverage(spatial_shape, block_shape)
-    start, steps = 0.0, _NEWTON_STEPS
+    t, steps = 0.0, _NEWTON_STEPS
     if numpy is jnp:
         # No loop of so many steps, for each of which a GPU starts a kernel and waits.
         bends, at = _inverse_log_keep(spatial_shape, block_shape)
-        start = jnp.sum(jnp.float32(bends) * jnp.maximum(jnp.float32(at) - target, 0.0))
+        t = jnp.sum(jnp.float32(bends) * jnp.maximum(jnp.float32(at) - target, 0.0))
         steps = _TRACED_STEPS
         counts, weights = jnp.float32(counts), jnp.float32(weights)
-    t = start
     for _ in range(steps):
         terms = weights * numpy.exp(-counts * t)
         keep = terms.sum()

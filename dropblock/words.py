@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropblock import cpu
+
 BITS = 32
 # A block grows by so many of its lengths at once.
 _AT_ONCE = 7
@@ -76,14 +78,13 @@ class Cells(NamedTuple):
 def unpack(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Rows of maps of this shape as bool `[batch, *shape, channels]`."""
     batch, count, channels = words.shape
-    row, bits = Cells(shape).row, words.dtype.itemsize * 8
-    of_row = -(-row // bits)
-    word, bit = np.divmod(np.arange(row, dtype=np.uint32)[None, None, :, None], np.uint32(bits))
+    row, of_row = Cells(shape).row, Cells(shape).words_of_row
+    word, bit = np.divmod(np.arange(row, dtype=np.uint32)[None, None, :, None], np.uint32(BITS))
     words = words.reshape(batch, count // of_row, of_row, channels)
     if of_row > 1:
 
         def lay_out(words):
-            return jnp.repeat(words, bits, axis=2)[:, :, :row]
+            return jnp.repeat(words, BITS, axis=2)[:, :, :row]
 
         def choose(words):
             words, *others = jnp.split(words, of_row, axis=2)
@@ -125,7 +126,7 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
             shifts = [n * cells.strides[axis] for n in moves]
             words = _or_moved(words, shifts, cells.bits, cells.words([*box, cells.row]))
         if sides[axis] > 1:
-            words = stored(words)
+            words = _stored(words)
     row = cells.row + side - 1
     words = _split(words, cells)
     if row <= BITS:
@@ -135,7 +136,7 @@ def grow(words: jax.Array, cells: Cells, block_shape: tuple[int, ...]) -> jax.Ar
     else:
         for moves in _moves(side):
             words = _or_moved(words, moves, BITS, -(-row // BITS))
-    return stored(words.reshape(batch, math.prod(words.shape[1:3]), channels))
+    return _stored(words.reshape(batch, math.prod(words.shape[1:3]), channels))
 
 
 def rows(words: jax.Array, cells: Cells) -> jax.Array:
@@ -163,21 +164,9 @@ def _split(words, cells):
     return words.reshape(batch, count * of_word, 1, channels)[:, : cells.rows]
 
 
-def stored(words: jax.Array) -> jax.Array:
-    """`words` `[batch, words, channels]`, which a CPU writes to memory here.
-
-    Its compiler would else compute them again for each element that they are read for. It drops
-    barriers before it fuses, but never fuses a reduction over windows; here each has one word.
-    """
-
-    def store(words):
-        window, first = (2, 1, 1, 1), [(1, 0), (0, 0), (0, 0), (0, 0)]
-        stored = jax.lax.reduce_window(
-            words[None], words.dtype.type(0), jax.lax.bitwise_or, window, (1, 1, 1, 1), first
-        )
-        return stored[0]
-
-    return jax.lax.platform_dependent(words, cpu=store, default=lambda words: words)
+def _stored(words):
+    """`words`, which a CPU writes to memory here: else it would grow them anew for each reader."""
+    return jax.lax.platform_dependent(words, cpu=cpu.store, default=lambda words: words)
 
 
 def _or_moved(words, shifts, bits, count):

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from dropblock.cpu import store
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -89,18 +90,11 @@ def _stored(x):
     return _stored_p.bind(x)
 
 
-def _store(x):
-    # XLA never fuses a reduction over windows; here each has one element.
-    window, padding = (2, *(1,) * x.ndim), [(1, 0)] + [(0, 0)] * x.ndim
-    least = np.array(-np.inf, x.dtype)
-    return lax.reduce_window(x[None], least, lax.max, window, (1,) * len(window), padding)[0]
-
-
 # An identity of which the transpose is one, too; a custom_jvp or custom_vjp has no say in that, or
 # rules forward mode out.
 _stored_p = Primitive("stored")
-_stored_p.def_impl(jax.jit(_store))
+_stored_p.def_impl(jax.jit(store))
 _stored_p.def_abstract_eval(lambda x: x)
-mlir.register_lowering(_stored_p, mlir.lower_fun(_store, multiple_results=False))
+mlir.register_lowering(_stored_p, mlir.lower_fun(store, multiple_results=False))
 batching.defvectorized(_stored_p)
 ad.deflinear2(_stored_p, lambda cotangent, _: [_stored(cotangent)])

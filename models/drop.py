@@ -62,9 +62,6 @@ class Kind:
     ends_branches: bool = False
 
 
-# Sites whose keys are made together.
-_TOGETHER = 64
-
 KINDS: dict[str, Kind | None] = {
     "none": None,
     "dropblock": Kind(_dropblock),
@@ -181,11 +178,15 @@ class Site:
         return y, {self.name: SiteReport(kept, expected, seeds, MapShape(x.shape[1:-1]))}
 
 
+# Sites whose keys are made together.
+_TOGETHER = 64
+
+
 def _site_keys(rng, chunk):
     """The keys of `_TOGETHER` sites, each the network's with the site's number folded in.
 
-    Every site asks for all of them, which a compiler does but once: folded in one by one they were
-    a hundred scalar operations for each site, and a third of what a TPU's compiler took longer.
+    Every site asks for all of them, which a compiler does but once: folded in one by one they are
+    a hundred scalar operations of a TPU's program for each site.
     """
     numbers = chunk * _TOGETHER + jnp.arange(_TOGETHER)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, numbers)
