@@ -6,8 +6,8 @@
 Every number is a ratio: the time of a function over that of `x * c` of the same shape, compiled
 and run by the same framework, in the same rounds. "forward + backward" gives `(y, dx)`, and is
 held against `(x * c, dy * c)`. Each of several processes takes the median over rounds in which
-all functions run once in random order; printed is the median over the processes, with the lowest
-and highest. torchvision and timm are measured where they are installed.
+all functions run in random order; printed is the median over the processes, with the lowest and
+highest. torchvision and timm are measured where they are installed, on a GPU where PyTorch has it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import side_by_side
-from dropblock import dropblock, dropout
+from dropblock import draws, dropblock, dropout
 
 MAPS = (
     "32x14x14x1024",
@@ -37,8 +37,10 @@ MAPS = (
     "32x56x56x256",
 )
 BLOCK, KEEP_PROB = 7, 0.9
-# Others take seconds on larger arrays.
+# On a CPU others take seconds on larger arrays.
 OTHERS_UP_TO = 2**23
+# Of one function in a round, on an accelerator.
+CALLS = 20
 
 
 def literal(rng, x, keep_prob, block_size=BLOCK):
@@ -104,7 +106,7 @@ def jax_cases(shape, dtype, backward):
     x = jax.random.normal(jax.random.key(0), shape).astype(dtype)
     arrays = (x, x[::-1]) if backward else (x,)
     wrap = with_backward if backward else lambda function: function
-    named = ours() | (others() if math.prod(shape) <= OTHERS_UP_TO else {})
+    named = ours() | (others() if _others_can(shape) else {})
     calls = {"copy": (lambda c, x: x * c, (jnp.asarray(KEEP_PROB, dtype),))} | {
         name: (
             lambda rng, keep_prob, x, function=function: function(rng, x, keep_prob),
@@ -118,20 +120,25 @@ def jax_cases(shape, dtype, backward):
         start = time.perf_counter()
         compiled = jax.jit(wrap(function)).lower(*args).compile()
         compiling[name] = time.perf_counter() - start
-        cases[name] = functools.partial(
-            lambda compiled, args: jax.block_until_ready(compiled(*args)), compiled, args
-        )
+        cases[name] = functools.partial(compiled, *args)
     return cases, compiling
 
 
+def _others_can(shape):
+    return jax.default_backend() != "cpu" or math.prod(shape) <= OTHERS_UP_TO
+
+
 def torch_cases(shape, dtype, backward):
-    """The same for PyTorch, in its own layout, where it is installed; else nothing."""
-    if dtype != "float32" or math.prod(shape) > OTHERS_UP_TO or jax.default_backend() != "cpu":
-        return {}
+    """`(cases, wait)` for PyTorch, in its own layout, where it is installed; else no cases."""
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return {}
+        return {}, None
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
+    there = device == "cpu" or torch.cuda.is_available()
+    # Its CPU kernels are made for float32.
+    if not there or (device == "cpu" and dtype != "float32") or not _others_can(shape):
+        return {}, None
     torch.set_num_threads(os.cpu_count() or 1)
     functions = {"copy": lambda x: x * KEEP_PROB}
     try:
@@ -150,28 +157,36 @@ def torch_cases(shape, dtype, backward):
     except ImportError:
         pass
     batch, height, width, channels = shape
-    x = torch.randn(batch, channels, height, width, requires_grad=backward)
+    x = torch.randn(batch, channels, height, width, device=device, dtype=getattr(torch, dtype))
+    x.requires_grad_(backward)
     dy = torch.randn_like(x)
 
     def run(function):
         y = function(x)
         return torch.autograd.grad(y, x, dy) if backward else y
 
-    return {name: functools.partial(run, function) for name, function in functions.items()}
+    def wait(_):
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return {name: functools.partial(run, function) for name, function in functions.items()}, wait
 
 
 def measure(maps, dtypes, repeats):
     """One process's ratios, `{table: {column: {row: ratio}}}`."""
     tables = {}
+    how = {"repeats": repeats, "calls": 1 if jax.default_backend() == "cpu" else CALLS}
     for dtype in dtypes:
         for backward in (False, True):
             title = f"{dtype}, {'forward + backward' if backward else 'forward'}"
             for name in maps:
                 shape = tuple(map(int, name.split("x")))
                 cases, compiling = jax_cases(shape, dtype, backward)
-                ratios = _over_copy(side_by_side(cases, repeats))
-                if torched := torch_cases(shape, dtype, backward):
-                    ratios |= _over_copy(side_by_side(torched, repeats), "PyTorch copy, ms")
+                ratios = _over_copy(side_by_side(cases, **how))
+                torched, wait = torch_cases(shape, dtype, backward)
+                if torched:
+                    times = side_by_side(torched, **how, wait=wait)
+                    ratios |= _over_copy(times, "PyTorch copy, ms")
                 tables.setdefault(title, {})[name] = ratios
                 if "Algorithm 1, literally" in compiling:
                     tables.setdefault(f"seconds to compile: {title}", {})[name] = compiling
@@ -206,12 +221,16 @@ def main():
     parser.add_argument("--dtype", nargs="+", default=("float32", "bfloat16"))
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--form", choices=draws.FORMS, help="of the draw; default: the platform's")
     args = parser.parse_args()
+    if args.form:
+        draws.bernoulli = functools.partial(draws.bernoulli, form=args.form)
     if args.processes == 0:  # one of the processes below
         print(json.dumps(measure(args.maps, args.dtype, args.repeats)))
         return
     command = [sys.executable, "-m", "benchmarks.dropblock_op", "--processes", "0"]
     command += ["--repeats", str(args.repeats), "--maps", *args.maps, "--dtype", *args.dtype]
+    command += ["--form", args.form] if args.form else []
     runs = []
     for number in range(args.processes):
         print(f"process {number + 1} of {args.processes}", file=sys.stderr, flush=True)

@@ -5,26 +5,43 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
 
 
-def side_by_side(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def side_by_side(
+    cases: Mapping[str, Callable[[], object]], repeats: int, **how: Any
+) -> dict[str, float]:
     """Median seconds of each case; see `rounds`."""
-    return {name: statistics.median(times) for name, times in rounds(cases, repeats).items()}
+    return {name: statistics.median(times) for name, times in rounds(cases, repeats, **how).items()}
 
 
-def rounds(cases: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each case in each round; a round runs all of them once, in random order.
+def rounds(
+    cases: Mapping[str, Callable[[], object]],
+    repeats: int,
+    *,
+    calls: int = 1,
+    wait: Callable[[object], object] = jax.block_until_ready,
+) -> dict[str, list[float]]:
+    """Seconds of each case in each round; a round runs all of them, in random order.
 
     Args:
-      cases: functions that return when their result is there. Each runs once before, unmeasured.
+      cases: functions that return a result, there or not yet. Each runs once before, unmeasured.
       repeats: rounds.
+      calls: how often a case runs in a round, before its last result is waited for. An accelerator
+        works beside the host: with one short call it would be the host that is timed.
+      wait: returns when a result, and what was asked for before it, is there.
     """
     for function in cases.values():
-        function()
+        wait(function())
     times = collections.defaultdict(list)
     for _ in range(repeats):
         for name in random.sample(list(cases), len(cases)):
             start = time.perf_counter()
-            cases[name]()
-            times[name].append(time.perf_counter() - start)
+            for _ in range(calls):
+                result = cases[name]()
+            wait(result)
+            times[name].append((time.perf_counter() - start) / calls)
+            del result
     return dict(times)
