@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,18 @@ def test_every_function_runs_once_in_every_round():
     assert set(medians) == set("abc") and all(seconds >= 0 for seconds in medians.values())
     assert calls[:3] == list("abc")
     assert all(set(calls[n : n + 3]) == set("abc") for n in range(0, 15, 3))
+
+
+def test_a_case_that_runs_many_times_is_waited_for_once():
+    calls, waits = [], []
+
+    def case():
+        calls.append(time.sleep(0.01))
+        return len(calls)
+
+    (seconds,) = timing.rounds({"a": case}, 1, calls=5, wait=waits.append)["a"]
+    assert waits == [1, 6]  # after the one that is not measured, and after all
+    assert 0.01 <= seconds < 0.05  # of one call
 
 
 def test_the_literal_algorithm_is_dropblock(key):
