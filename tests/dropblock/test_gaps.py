@@ -1,6 +1,7 @@
 """The CPU's draw: gaps, the two parts of a probability, and streams."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -53,17 +54,18 @@ def test_two_parts_make_up_the_probability(monkeypatch, key):
         assert both == pytest.approx(min(probability, 1 - probability), abs=1e-7)
 
 
-def test_each_cell_has_a_random_bit_of_its_own():
-    # Of probability 1/2, whose single binary digit copies the random bits: 49 cells of 64 bits.
-    key, cells = (jnp.uint32(5), jnp.uint32(7)), words.Cells((7, 7))
-    bits = draws.Bits(2, cells, cells.shape, 3)
+@pytest.mark.parametrize("shape", [(7, 7), (14, 14)])
+def test_each_cell_has_a_random_bit_of_its_own(shape):
+    # Of probability 1/2, whose single binary digit copies the random bits: 28 of a word are used.
+    key, cells, places = (jnp.uint32(5), jnp.uint32(7)), words.Cells(shape), math.prod(shape)
+    bits = draws.Bits(2, cells, shape, 3)
     drawn = unpack(gaps._dense(key, bits, jnp.uint32(128), jnp.uint32(0)), bits)
 
-    example, word, channel = np.indices((2, 2, 3), np.uint32)
+    example, word, channel = np.indices((2, -(-places // 32), 3), np.uint32)
     counter = (word * 3 + channel) * 4 + 3 | 2**31
     random = np.asarray(threefry(key, example, counter)[1])[:, :, None]
-    random = (random >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(2, 64, 3)
-    np.testing.assert_array_equal(np.reshape(drawn, (2, 49, 3)), random[:, :49])
+    random = (random >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(2, -1, 3)
+    np.testing.assert_array_equal(np.reshape(drawn, (2, places, 3)), random[:, :places])
 
 
 @pytest.mark.parametrize("channels", [3, 40])
@@ -97,7 +99,9 @@ def test_a_long_example_is_several_streams(agree, monkeypatch, key, probability)
     monkeypatch.setattr(gaps, "_LONGEST_STREAM", 2000)
     # 3 streams of 62 places of 32 channels, of which the last has 61.
     bits = bits_of(256, 185, 32)
-    drawn = unpack(draw(key, bits, probability), bits)
+    packed = draw(key, bits, probability)
+    drawn = unpack(packed, bits)
+    assert int(words.count(packed, (0, 1, 2)).sum()) == drawn.sum()  # none beyond the last place
     agree(drawn.sum(), probability, 256 * 185 * 32)
     for place in (0, 61, 62, 123, 124, 184):
         agree(drawn[:, place].sum(), probability, 256 * 32)
