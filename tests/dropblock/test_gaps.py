@@ -68,23 +68,25 @@ def test_each_cell_has_a_random_bit_of_its_own(shape):
     np.testing.assert_array_equal(np.reshape(drawn, (2, places, 3)), random[:, :places])
 
 
-@pytest.mark.parametrize("channels", [3, 40])
-def test_rare_ones_are_set_one_gap_after_the_other(channels):
+@pytest.mark.parametrize("channels, streams", [(3, 1), (40, 1), (3, 3), (40, 2)])
+def test_rare_ones_are_set_one_gap_after_the_other(monkeypatch, channels, streams):
+    monkeypatch.setattr(gaps, "_LONGEST_STREAM", -(-20 * channels // streams))
     rows, places, probability = 3, 20, jnp.float32(0.03)
-    key, length = (jnp.uint32(5), jnp.uint32(7)), places * channels
-    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows, length)))
+    key, length = (jnp.uint32(5), jnp.uint32(7)), -(-places // streams) * channels
+    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows * streams, length)))
     numbers = gaps._exponential(threefry(key, *counters)[0].T)
     steps = np.floor(numbers * (-1 / jnp.log1p(-probability))).astype(int) + 1
-    expected = np.zeros((rows, length), bool)
-    for row in range(rows):
+    expected = np.zeros((rows * streams, length), bool)
+    for row in range(rows * streams):
         position = -1
         for step in steps[row]:
             position += step
             if position < length:
                 expected[row, position] = True
+    expected = expected.reshape(rows, -1, channels)[:, :places]
     bits = bits_of(rows, places, channels)
     drawn = gaps._sparse(key, bits, probability, 0.01, jnp.uint32(0))
-    np.testing.assert_array_equal(unpack(drawn, bits).reshape(rows, length), expected)
+    np.testing.assert_array_equal(unpack(drawn, bits).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("probability", [0.001, 0.03, 0.3, 0.7])

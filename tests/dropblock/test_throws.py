@@ -26,15 +26,19 @@ def test_no_throw_where_nothing_is_dropped():
 
 
 @pytest.mark.parametrize("words", [1, 7, 200])
-@pytest.mark.parametrize("mean", [1e-6, 0.2, 1.0, 6.0])
-def test_a_map_loses_a_throw_less_than_once_in_ten_billion(mean, words):
-    count = throws._throws_needed(mean, words)
-    assert words * scipy.stats.poisson.sf(count, mean) < 1e-10
-    if count > 1:  # and no more than it takes, but for the estimate
-        assert words * scipy.stats.poisson.sf(count - 2, mean) > 1e-10
+def test_a_map_loses_a_throw_less_than_once_in_ten_billion(words):
+    means = np.geomspace(1e-7, 6.0, 10_000)
+    counts = np.array([throws._throws_needed(mean, words) for mean in means.tolist()])
+    assert (words * scipy.stats.poisson.sf(counts, means) < 1e-10).all()
+    # And no more than it takes, but for the estimate.
+    one_less, two_less = (words * scipy.stats.poisson.sf(counts - n, means) for n in (1, 2))
+    several = counts > 1
+    assert (two_less[several] > 1e-10).all() and (one_less[several] > 1e-10).mean() > 0.99
 
 
-@pytest.mark.parametrize("spatial, block", [((14, 14), 7), ((40, 40), 7), ((65, 65), 4)])
+@pytest.mark.parametrize(
+    "spatial, block", [((14, 14), 7), ((11, 13), 7), ((40, 40), 7), ((65, 65), 4)]
+)
 def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
     # Most seeds are thrown here; every word's number of seeds has its law.
     maps, box = 512, tuple(size - block + 1 for size in spatial)
@@ -65,6 +69,20 @@ def test_random_words_are_of_their_word_alone():
         next(drawn)
     drawn = throws._random_words(key, (2, 1, 32), 2)
     np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 7), (3, 64), (3, 70)])
+def test_no_two_words_have_the_same_random_words(monkeypatch, shape):
+    numbers, random_words = [], throws._random_words
+
+    def watched(key, shape, first):
+        numbers.extend(range(first, first + shape[1]))
+        return random_words(key, shape, first)
+
+    monkeypatch.setattr(throws, "_random_words", watched)
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells(shape), shape, 3)
+    drawn = throws.draw(key, jnp.float32(0.1), bits, typical=0.1, most=0.1)
+    assert numbers == list(range(drawn.shape[1]))
 
 
 @pytest.mark.parametrize("rule", ["paper", "exact"])
