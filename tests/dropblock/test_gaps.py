@@ -68,10 +68,10 @@ def test_each_cell_has_a_random_bit_of_its_own(shape):
     np.testing.assert_array_equal(np.reshape(drawn, (2, places, 3)), random[:, :places])
 
 
-@pytest.mark.parametrize("channels, streams", [(3, 1), (40, 1), (3, 3), (40, 2)])
+@pytest.mark.parametrize("channels, streams", [(3, 1), (40, 1), (40, 3)])
 def test_rare_ones_are_set_one_gap_after_the_other(monkeypatch, channels, streams):
     monkeypatch.setattr(gaps, "_LONGEST_STREAM", -(-20 * channels // streams))
-    rows, places, probability = 3, 20, jnp.float32(0.03)
+    rows, places, probability = 8, 20, jnp.float32(0.03)
     key, length = (jnp.uint32(5), jnp.uint32(7)), -(-places // streams) * channels
     counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows * streams, length)))
     numbers = gaps._exponential(threefry(key, *counters)[0].T)

@@ -1,5 +1,7 @@
 """The draw of TPUs and GPUs: how many throws, how many are lost, and what a word is made of."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import scipy.stats
 
 from dropblock import block_gamma, dropblock_mask, throws
 from dropblock.draws import Bits
+from dropblock.threefry import key_words, threefry
 from dropblock.words import Cells
 
 
@@ -23,6 +26,13 @@ def test_thresholds_are_the_tails_of_poisson(mean):
 
 def test_no_throw_where_nothing_is_dropped():
     assert not throws._thresholds(jnp.float32(0), 12).any()
+
+
+def test_no_random_word_is_below_a_probability_of_zero(monkeypatch):
+    least = jnp.zeros((2, 2, 3), jnp.uint32)
+    monkeypatch.setattr(throws, "_random_words", lambda *_: itertools.repeat(least))
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells((5, 7)), (5, 7), 3)
+    assert not throws.draw(key, jnp.float32(0), bits, typical=0.1, most=0.1).any()
 
 
 @pytest.mark.parametrize("words", [1, 7, 200])
@@ -83,6 +93,49 @@ def test_no_two_words_have_the_same_random_words(monkeypatch, shape):
     key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells(shape), shape, 3)
     drawn = throws.draw(key, jnp.float32(0.1), bits, typical=0.1, most=0.1)
     assert numbers == list(range(drawn.shape[1]))
+
+
+@pytest.mark.parametrize("most", [0.1, 0.5])
+@pytest.mark.parametrize(
+    "shape, size", [((2, 32), 5), ((3, 11), 5), ((7,), 3), ((3,), 2), ((1,), 0)]
+)
+def test_throw_by_throw(shape, size, most):
+    data, channels, probability = jnp.uint32([1, 2]), 3, 0.09
+    bits = Bits(2, Cells(shape), shape, channels)
+    thrown = throws.draw(data, jnp.float32(probability), bits, typical=0.1, most=most)
+    # 32 cells with a probability of 1/2 would be 22 throws; 0.09 is 11.52 / 128.
+    digits, a = (7, 11) if size == 5 and most == 0.5 else (0, 0)
+    mean = -(2**size) * np.log1p(-(probability - a / 128) / (1 - a / 128))
+    below = scipy.stats.poisson.sf(np.arange(40), mean) * 2.0**32
+    key = key_words(data, hashed=False)
+    for example, word, channel in np.ndindex(thrown.shape):
+        counters = (word * channels + channel) * 8 + np.arange(8, dtype=np.uint32)
+        random = np.stack(threefry(key, jnp.uint32(example), counters), axis=1).ravel().tolist()
+        expected = 0
+        for digit in range(digits):
+            one = a >> digit & 1
+            expected = expected | random[digit] if one else expected & random[digit]
+        u, *places = random[digits:]
+        for k in range(int((u < below).sum())):
+            each = 32 // size if size else 1  # places in a random word
+            expected |= 1 << (places[k // each] >> k % each * size & 2**size - 1)
+        assert int(thrown[example, word, channel]) == expected & int(bits.inside[word])
+
+
+def test_no_throw_is_lost_at_any_probability(monkeypatch):
+    thresholds, lost = throws._thresholds, []
+
+    def watched(mean, count):
+        lost.append(scipy.stats.poisson.sf(count, float(mean)))
+        return thresholds(mean, count)
+
+    monkeypatch.setattr(throws, "_thresholds", watched)
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(1, Cells((8, 4)), (8, 4), 1)
+    for most in (0.01, 0.1, 0.17, 0.3, 0.5):
+        # The last is just below a whole number of 1/128, where most is left to be thrown.
+        for probability in (most / 2, most, np.floor(most * 128) / 128 - 1e-6):
+            throws.draw(key, jnp.float32(probability), bits, typical=0.1, most=most)
+    assert len(lost) == 15 and max(lost) < 1e-10
 
 
 @pytest.mark.parametrize("rule", ["paper", "exact"])
