@@ -95,16 +95,16 @@ def test_no_two_words_have_the_same_random_words(monkeypatch, shape):
     assert numbers == list(range(drawn.shape[1]))
 
 
-@pytest.mark.parametrize("most", [0.1, 0.5])
+@pytest.mark.parametrize("probability, most", [(0.09, 0.1), (0.09, 0.5), (0.3, 0.3)])
 @pytest.mark.parametrize(
-    "shape, size", [((2, 32), 5), ((3, 11), 5), ((7,), 3), ((3,), 2), ((1,), 0)]
+    "shape, size", [((2, 32), 5), ((3, 11), 5), ((11,), 4), ((7,), 3), ((3,), 2), ((1,), 0)]
 )
-def test_throw_by_throw(shape, size, most):
-    data, channels, probability = jnp.uint32([1, 2]), 3, 0.09
-    bits = Bits(2, Cells(shape), shape, channels)
+def test_throw_by_throw(shape, size, probability, most):
+    data, channels = jnp.uint32([1, 2]), 3
+    bits = Bits(4, Cells(shape), shape, channels)
     thrown = throws.draw(data, jnp.float32(probability), bits, typical=0.1, most=most)
-    # 32 cells with a probability of 1/2 would be 22 throws; 0.09 is 11.52 / 128.
-    digits, a = (7, 11) if size == 5 and most == 0.5 else (0, 0)
+    digits = 7 if -(2**size) * np.log1p(-most) > 6 else 0
+    a = int(probability * 128) if digits else 0
     mean = -(2**size) * np.log1p(-(probability - a / 128) / (1 - a / 128))
     below = scipy.stats.poisson.sf(np.arange(40), mean) * 2.0**32
     key = key_words(data, hashed=False)
