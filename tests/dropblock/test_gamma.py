@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropblock import block_gamma, expected_keep
+from dropblock import gamma as gamma_lib
 
 # size, block, keep_prob, gamma, E[kept], keep at the centre, keep in the corner. The ResNet,
 # RetinaNet, AmoebaNet and segmentation maps of the paper (docs/paper.md section 1). Two of the
@@ -139,6 +140,17 @@ def test_exact_rule_hits_keep_prob(reference, spatial, block):
     np.testing.assert_allclose(digits, [solve(p) for p in wanted.tolist()], rtol=5e-7)
     assert number[-3] == traced[-3] == 1  # keeps nothing at all
     assert number[-1] == traced[-1] == 0  # drops nothing at all
+
+
+@pytest.mark.parametrize("spatial, block", SHAPES)
+def test_the_table_of_the_exact_rule_is_right_to_one_percent(reference, spatial, block):
+    coverage = reference.coverage(spatial, block).reshape(-1, 1)
+    t = np.geomspace(1e-6, 60, 100)
+    log_keep = np.log(np.exp(-coverage * t).mean(0))
+    inside = log_keep > np.log(1e-30)
+    bends, at = gamma_lib._inverse_log_keep(spatial, reference.clamp(block, spatial))
+    table = (bends * np.maximum(at - log_keep[:, None], 0)).sum(1)
+    np.testing.assert_allclose(table[inside], t[inside], rtol=0.01)
 
 
 def test_exact_rule_is_zero_at_keep_prob_one():

@@ -1,6 +1,7 @@
 """The CPU's draw: gaps, the two parts of a probability, and streams."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -53,36 +54,39 @@ def test_two_parts_make_up_the_probability(monkeypatch, key):
         assert both == pytest.approx(min(probability, 1 - probability), abs=1e-7)
 
 
-def test_each_cell_has_a_random_bit_of_its_own():
-    # Of probability 1/2, whose single binary digit copies the random bits: 49 cells of 64 bits.
-    key, cells = (jnp.uint32(5), jnp.uint32(7)), words.Cells((7, 7))
-    bits = draws.Bits(2, cells, cells.shape, 3)
+@pytest.mark.parametrize("shape", [(7, 7), (14, 14)])
+def test_each_cell_has_a_random_bit_of_its_own(shape):
+    # Of probability 1/2, whose single binary digit copies the random bits: 28 of a word are used.
+    key, cells, places = (jnp.uint32(5), jnp.uint32(7)), words.Cells(shape), math.prod(shape)
+    bits = draws.Bits(2, cells, shape, 3)
     drawn = unpack(gaps._dense(key, bits, jnp.uint32(128), jnp.uint32(0)), bits)
 
-    example, word, channel = np.indices((2, 2, 3), np.uint32)
+    example, word, channel = np.indices((2, -(-places // 32), 3), np.uint32)
     counter = (word * 3 + channel) * 4 + 3 | 2**31
     random = np.asarray(threefry(key, example, counter)[1])[:, :, None]
-    random = (random >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(2, 64, 3)
-    np.testing.assert_array_equal(np.reshape(drawn, (2, 49, 3)), random[:, :49])
+    random = (random >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(2, -1, 3)
+    np.testing.assert_array_equal(np.reshape(drawn, (2, places, 3)), random[:, :places])
 
 
-@pytest.mark.parametrize("channels", [3, 40])
-def test_rare_ones_are_set_one_gap_after_the_other(channels):
-    rows, places, probability = 3, 20, jnp.float32(0.03)
-    key, length = (jnp.uint32(5), jnp.uint32(7)), places * channels
-    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows, length)))
+@pytest.mark.parametrize("channels, streams", [(3, 1), (40, 1), (40, 3)])
+def test_rare_ones_are_set_one_gap_after_the_other(monkeypatch, channels, streams):
+    monkeypatch.setattr(gaps, "_LONGEST_STREAM", -(-20 * channels // streams))
+    rows, places, probability = 8, 20, jnp.float32(0.03)
+    key, length = (jnp.uint32(5), jnp.uint32(7)), -(-places // streams) * channels
+    counters = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in (rows * streams, length)))
     numbers = gaps._exponential(threefry(key, *counters)[0].T)
     steps = np.floor(numbers * (-1 / jnp.log1p(-probability))).astype(int) + 1
-    expected = np.zeros((rows, length), bool)
-    for row in range(rows):
+    expected = np.zeros((rows * streams, length), bool)
+    for row in range(rows * streams):
         position = -1
         for step in steps[row]:
             position += step
             if position < length:
                 expected[row, position] = True
+    expected = expected.reshape(rows, -1, channels)[:, :places]
     bits = bits_of(rows, places, channels)
     drawn = gaps._sparse(key, bits, probability, 0.01, jnp.uint32(0))
-    np.testing.assert_array_equal(unpack(drawn, bits).reshape(rows, length), expected)
+    np.testing.assert_array_equal(unpack(drawn, bits).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("probability", [0.001, 0.03, 0.3, 0.7])
@@ -97,7 +101,9 @@ def test_a_long_example_is_several_streams(agree, monkeypatch, key, probability)
     monkeypatch.setattr(gaps, "_LONGEST_STREAM", 2000)
     # 3 streams of 62 places of 32 channels, of which the last has 61.
     bits = bits_of(256, 185, 32)
-    drawn = unpack(draw(key, bits, probability), bits)
+    packed = draw(key, bits, probability)
+    drawn = unpack(packed, bits)
+    assert int(words.count(packed, (0, 1, 2)).sum()) == drawn.sum()  # none beyond the last place
     agree(drawn.sum(), probability, 256 * 185 * 32)
     for place in (0, 61, 62, 123, 124, 184):
         agree(drawn[:, place].sum(), probability, 256 * 32)

@@ -300,6 +300,13 @@ def test_a_cpu_grows_words_not_elements(optimised_jit, key):
     assert call.lower(key, x, 0.9).compile().cost_analysis()["flops"] < 10 * x.size
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_no_barrier_parts_the_mask_from_what_it_is_fused_with(key, platform):
+    gradient = jax.jit(jax.grad(lambda x: dropblock(key, jnp.sin(x), 0.7, 3).sum()))
+    lowered = gradient.trace(features((2, 8, 8, 4))).lower(lowering_platforms=(platform,))
+    assert "optimization_barrier" not in lowered.as_text()
+
+
 @pytest.mark.parametrize("shared_mask", [False, True])
 def test_what_is_to_be_expected_of_a_draw(reference, key, shared_mask):
     spatial, block, channels = (6, 10), (5, 2), 1 if shared_mask else 4

@@ -41,3 +41,13 @@ def test_stream_is_not_that_of_jax_random(key, hashed):
     ours = key_words(key_data(key), hashed=hashed)
     assert not np.array_equal(ours, jax.random.key_data(key))
     assert not np.array_equal(ours, jax.random.key_data(jax.random.fold_in(key, 0)))
+
+
+def test_words_of_a_key_by_hand():
+    drop = int.from_bytes(b"drop", "big")
+    two, four = jnp.uint32([7, 8]), jnp.uint32([7, 8, 9, 10])
+    first = jnp.uint32(7 ^ drop), jnp.uint32(8)
+    assert key_words(two, hashed=False) == first
+    assert key_words(two, hashed=True) == threefry(first, *two)
+    for hashed in (False, True):
+        assert key_words(four, hashed=hashed) == threefry(first, *four[2:])

@@ -1,5 +1,7 @@
 """The draw of TPUs and GPUs: how many throws, how many are lost, and what a word is made of."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import scipy.stats
 
 from dropblock import block_gamma, dropblock_mask, throws
 from dropblock.draws import Bits
+from dropblock.threefry import key_words, threefry
 from dropblock.words import Cells
 
 
@@ -25,16 +28,27 @@ def test_no_throw_where_nothing_is_dropped():
     assert not throws._thresholds(jnp.float32(0), 12).any()
 
 
+def test_no_random_word_is_below_a_probability_of_zero(monkeypatch):
+    least = jnp.zeros((2, 2, 3), jnp.uint32)
+    monkeypatch.setattr(throws, "_random_words", lambda *_: itertools.repeat(least))
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells((5, 7)), (5, 7), 3)
+    assert not throws.draw(key, jnp.float32(0), bits, typical=0.1, most=0.1).any()
+
+
 @pytest.mark.parametrize("words", [1, 7, 200])
-@pytest.mark.parametrize("mean", [1e-6, 0.2, 1.0, 6.0])
-def test_a_map_loses_a_throw_less_than_once_in_ten_billion(mean, words):
-    count = throws._throws_needed(mean, words)
-    assert words * scipy.stats.poisson.sf(count, mean) < 1e-10
-    if count > 1:  # and no more than it takes, but for the estimate
-        assert words * scipy.stats.poisson.sf(count - 2, mean) > 1e-10
+def test_a_map_loses_a_throw_less_than_once_in_ten_billion(words):
+    means = np.geomspace(1e-7, 6.0, 10_000)
+    counts = np.array([throws._throws_needed(mean, words) for mean in means.tolist()])
+    assert (words * scipy.stats.poisson.sf(counts, means) < 1e-10).all()
+    # And no more than it takes, but for the estimate.
+    one_less, two_less = (words * scipy.stats.poisson.sf(counts - n, means) for n in (1, 2))
+    several = counts > 1
+    assert (two_less[several] > 1e-10).all() and (one_less[several] > 1e-10).mean() > 0.99
 
 
-@pytest.mark.parametrize("spatial, block", [((14, 14), 7), ((40, 40), 7), ((65, 65), 4)])
+@pytest.mark.parametrize(
+    "spatial, block", [((14, 14), 7), ((11, 13), 7), ((40, 40), 7), ((65, 65), 4)]
+)
 def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
     # Most seeds are thrown here; every word's number of seeds has its law.
     maps, box = 512, tuple(size - block + 1 for size in spatial)
@@ -65,6 +79,63 @@ def test_random_words_are_of_their_word_alone():
         next(drawn)
     drawn = throws._random_words(key, (2, 1, 32), 2)
     np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 7), (3, 64), (3, 70)])
+def test_no_two_words_have_the_same_random_words(monkeypatch, shape):
+    numbers, random_words = [], throws._random_words
+
+    def watched(key, shape, first):
+        numbers.extend(range(first, first + shape[1]))
+        return random_words(key, shape, first)
+
+    monkeypatch.setattr(throws, "_random_words", watched)
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells(shape), shape, 3)
+    drawn = throws.draw(key, jnp.float32(0.1), bits, typical=0.1, most=0.1)
+    assert numbers == list(range(drawn.shape[1]))
+
+
+@pytest.mark.parametrize("probability, most", [(0.09, 0.1), (0.09, 0.5), (0.3, 0.3)])
+@pytest.mark.parametrize(
+    "shape, size", [((2, 32), 5), ((3, 11), 5), ((11,), 4), ((7,), 3), ((3,), 2), ((1,), 0)]
+)
+def test_throw_by_throw(shape, size, probability, most):
+    data, channels = jnp.uint32([1, 2]), 3
+    bits = Bits(4, Cells(shape), shape, channels)
+    thrown = throws.draw(data, jnp.float32(probability), bits, typical=0.1, most=most)
+    digits = 7 if -(2**size) * np.log1p(-most) > 6 else 0
+    a = int(probability * 128) if digits else 0
+    mean = -(2**size) * np.log1p(-(probability - a / 128) / (1 - a / 128))
+    below = scipy.stats.poisson.sf(np.arange(40), mean) * 2.0**32
+    key = key_words(data, hashed=False)
+    for example, word, channel in np.ndindex(thrown.shape):
+        counters = (word * channels + channel) * 8 + np.arange(8, dtype=np.uint32)
+        random = np.stack(threefry(key, jnp.uint32(example), counters), axis=1).ravel().tolist()
+        expected = 0
+        for digit in range(digits):
+            one = a >> digit & 1
+            expected = expected | random[digit] if one else expected & random[digit]
+        u, *places = random[digits:]
+        for k in range(int((u < below).sum())):
+            each = 32 // size if size else 1  # places in a random word
+            expected |= 1 << (places[k // each] >> k % each * size & 2**size - 1)
+        assert int(thrown[example, word, channel]) == expected & int(bits.inside[word])
+
+
+def test_no_throw_is_lost_at_any_probability(monkeypatch):
+    thresholds, lost = throws._thresholds, []
+
+    def watched(mean, count):
+        lost.append(scipy.stats.poisson.sf(count, float(mean)))
+        return thresholds(mean, count)
+
+    monkeypatch.setattr(throws, "_thresholds", watched)
+    key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(1, Cells((8, 4)), (8, 4), 1)
+    for most in (0.01, 0.1, 0.17, 0.3, 0.5):
+        # The last is just below a whole number of 1/128, where most is left to be thrown.
+        for probability in (most / 2, most, np.floor(most * 128) / 128 - 1e-6):
+            throws.draw(key, jnp.float32(probability), bits, typical=0.1, most=most)
+    assert len(lost) == 15 and max(lost) < 1e-10
 
 
 @pytest.mark.parametrize("rule", ["paper", "exact"])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropblock import words
 from dropblock.words import Cells, count, grow, kept_fraction, rows, unpack
 
 # Rows that share a word, fill one, are two, three and more than few.
@@ -54,6 +55,13 @@ def test_bits_round_trip(monkeypatch, shape, platform):
     np.testing.assert_array_equal(
         np.asarray(count(packed, (1, 2))).ravel(), bits.sum((*cells, -1)).ravel()
     )
+
+
+@pytest.mark.parametrize("of_row, few", [(2, True), (words._FEW, True), (words._FEW + 1, False)])
+def test_a_tpu_chooses_among_few_words(of_row, few):
+    lowered = unpack.trace(np.zeros((1, 2 * of_row, 1), np.uint32), (2, 32 * of_row))
+    text = lowered.lower(lowering_platforms=("tpu",)).as_text()
+    assert ("stablehlo.select" in text) == few
 
 
 @pytest.mark.parametrize(
@@ -104,6 +112,18 @@ def test_every_bit_grows_to_its_block(spatial, block):
     out = grow(packed, cells, block)
     np.testing.assert_array_equal(unpack(out, spatial), grown)
     assert count(out, (0, 1, 2)).sum() == grown.sum()  # none beyond the rows
+
+
+@pytest.mark.parametrize(
+    "block, axes", [((1, 1, 3), 0), ((1, 2, 3), 1), ((3, 1, 1), 1), ((2, 3, 1), 2)]
+)
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_cpu_stores_what_has_grown_along_an_axis(block, axes, platform):
+    cells = Cells((6, 6, 6))
+    lowered = grow.trace(np.zeros((1, cells.words(cells.shape), 1), np.uint32), cells, block)
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    # And, in the end, the rows.
+    assert text.count("stablehlo.reduce_window") == (axes + 1 if platform == "cpu" else 0)
 
 
 def test_kept_fraction_of_all_and_nothing_is_exact():

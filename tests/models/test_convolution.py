@@ -112,6 +112,23 @@ def test_depthwise_convolutions_are_sums_of_shifted_maps(size, kernel, stride, d
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
 
 
+def test_a_dilation_of_one_is_none():
+    lhs, rhs = _operands((6, 5), (1, 1))  # nnx.Conv gives one
+    conv = functools.partial(
+        conv_on_cpu, dimension_numbers=_NHWC, lhs_dilation=(1, 1), rhs_dilation=(1, 1)
+    )
+    jaxpr = jax.make_jaxpr(lambda: conv(lhs, rhs, (1, 1), "SAME"))()
+    assert "conv_general_dilated" not in str(jaxpr)
+
+
+@pytest.mark.parametrize(("kernel", "groups", "stored"), [((1, 1), 1, 2), ((3, 3), 4, 0)])
+def test_what_goes_into_a_product_and_comes_out_is_stored(kernel, groups, stored):
+    lhs, rhs = jnp.ones((2, 6, 5, 4)), jnp.ones((*kernel, 4 // groups, 4))
+    conv = functools.partial(conv_on_cpu, dimension_numbers=_NHWC, feature_group_count=groups)
+    jaxpr = jax.make_jaxpr(lambda: conv(lhs, rhs, (1, 1), "SAME"))()
+    assert str(jaxpr).count("= stored") == stored
+
+
 @pytest.mark.parametrize("platform", ["tpu", "gpu", None])
 def test_other_platforms_have_xlas_own(platform):
     assert quick_on("cpu") is conv_on_cpu

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dropblock
-from models.drop import Drop, Sites, at_site, check_key
+from models.drop import Drop, Site, Sites, at_site, check_key
 
 PLACES = {"group3": 0.25, "group4": 1.0}
 
@@ -139,6 +139,13 @@ def test_sites_draw_different_masks_from_one_key(key):
     for index, mask in enumerate(masks):
         assert mask.any()
         assert all((mask != other).any() for other in masks[:index])
+
+
+@pytest.mark.parametrize("index", [0, 1, 63, 64, 130])
+def test_a_sites_key_is_the_networks_with_its_number_folded_in(key, index):
+    x = jnp.ones((4, 3, 3, 32))
+    y, _ = Site("conv", index, 1.0, Drop("dropout", {"conv": 1.0}))(x, 0.5, key)
+    np.testing.assert_array_equal(y, dropblock.dropout(jax.random.fold_in(key, index), x, 0.5))
 
 
 def test_nothing_happens_without_a_site_or_a_key(key):
