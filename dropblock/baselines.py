@@ -22,8 +22,10 @@ def _drop(rng, x, keep_prob, mask_shape, return_kept):
     # Drawn as what is dropped, so that a keep_prob near 1 keeps its resolution.
     drawn = draws.bernoulli(rng, bits, 1.0 - keep_prob, typical=0.1, most=1.0)
     dropped = words.rows(drawn, bits.cells)
-    y = keep(x, dropped, shape, jnp.where(keep_prob > 0, 1.0 / keep_prob, 0.0))
+    y = keep(x, dropped, shape, jnp.where(keep_prob == 0, 0.0, 1.0 / keep_prob))
     kept = words.kept_fraction(words.count(dropped, (1, 2)), math.prod(mask_shape[1:]))
+    # As in DropBlock a NaN keep_prob must show; in y it does by the scale.
+    kept += 0.0 * keep_prob
     return (y, kept.reshape(-1)) if return_kept else y
 
 

@@ -80,8 +80,8 @@ def _inverse_log_keep(spatial_shape, block_shape):
       `bends` and `at`, float64 `[n]`: t is the sum of `bends * max(at - log_keep, 0)`.
     """
     counts, weights = _coverage(spatial_shape, block_shape)
-    # log_keep is at least -max(counts) t and at most -min(counts) t.
-    last = -math.log(_LEAST_KEEP_PROB) / counts[0]
+    # log_keep is at least -max(counts) t and at most -t, since a corner is in one block only.
+    last = -math.log(_LEAST_KEEP_PROB)
     t = np.append(0.0, np.geomspace(1e-3 / counts[-1], 1.01 * last, 96))
     at = np.log(np.exp(-np.outer(t, counts)) @ weights)
     slopes = np.diff(t) / -np.diff(at)

@@ -61,7 +61,7 @@ def _thrown(key, probability, bits, most, first, count, length):
     # A power of two of cells; what is thrown beyond `length` does not count.
     size = (length - 1).bit_length()
     cells = 2**size
-    digits = _DIGITS if size and _mean(cells, most) > _MOST_THROWN else 0
+    digits = _DIGITS if _mean(cells, most) > _MOST_THROWN else 0
     if digits:
         a = jnp.floor(probability * 2.0**digits)
         probability = (probability - a / 2.0**digits) / (1.0 - a / 2.0**digits)
@@ -122,4 +122,5 @@ def _thresholds(mean, count):
     later = np.tri(len(terms), count, dtype=bool).T
     tails = jnp.exp(-mean) * jnp.sum(series[None], axis=1, where=later)
     tails = jnp.where(np.arange(count) == 0, -jnp.expm1(-mean), tails)
-    return (jnp.minimum(tails, 1.0 - 2.0**-24) * 2.0**BITS).astype(jnp.uint32)
+    # Of a mean of _MOST_THROWN or less no tail is near 1, which uint32 has no room for.
+    return (tails * 2.0**BITS).astype(jnp.uint32)

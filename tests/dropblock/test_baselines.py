@@ -56,6 +56,12 @@ def test_keep_prob_one_is_the_identity_and_zero_keeps_nothing(key, drop, traced)
 
 
 @every
+def test_a_keep_prob_that_is_no_number_shows(key, drop):
+    y, kept = run(drop, key, jnp.ones(SHAPE), jnp.nan)
+    assert jnp.isnan(y).any() and jnp.isnan(kept).all()
+
+
+@every
 def test_arrays_outside_the_range_are_clipped_to_it(key, drop):
     x = jnp.arange(480.0).reshape(16, 30)[:, None, :]
     np.testing.assert_array_equal(run(drop, key, x, jnp.float32(1.5))[0], x)
