@@ -79,6 +79,7 @@ class AmoebaNet(nnx.Module):
       remat: what the backward pass computes anew instead of having it kept: "none", "cells", or
         "operations", which is the cells and then each operation in the one that is at hand.
       drop: what is dropped, and where.
+      norm: BatchNorm's constants.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
       platform: where the network will run, see `Layers`.
       rngs: the stream `params`.
@@ -102,6 +103,7 @@ class AmoebaNet(nnx.Module):
         head_keep_prob: float = 0.5,
         remat: str = "none",
         drop: drop_lib.Drop = drop_lib.Drop(),  # noqa: B008, it is frozen
+        norm: Norm = NORM,
         dtype=jnp.float32,
         platform: str | None = None,
         rngs: nnx.Rngs,
@@ -115,7 +117,7 @@ class AmoebaNet(nnx.Module):
         for name, value in (("cells_per_stack", cells_per_stack), ("stem_stride", stem_stride)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        layers = Layers(NORM, dtype, platform, Keys(rngs.params()))
+        layers = Layers(norm, dtype, platform, Keys(rngs.params()))
         self.drop = nnx.static(drop)
         self.head_site = nnx.static(
             drop_lib.Site("head", _HEAD, 1.0, drop_lib.Drop("dropout", {"head": 1.0}))

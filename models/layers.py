@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 from flax import nnx
 
 from models import convolution
@@ -13,10 +14,19 @@ _CONV_INIT = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """BatchNorm's constants: momentum of the running statistics, and epsilon."""
+    """BatchNorm's constants.
+
+    Attributes:
+      momentum: of the running statistics.
+      epsilon: added to the variance.
+      group_size: consecutive examples of a training batch whose statistics are taken together; it
+        divides the batch, or is larger. None is the whole batch. A group on one device costs no
+        communication, and no statistics depend on the number of devices.
+    """
 
     momentum: float
     epsilon: float
+    group_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +69,42 @@ class Layers:
 
     def batch_norm(self, channels: int, *, zero_scale: bool = False) -> nnx.BatchNorm:
         """BatchNorm of so many channels, its scale starting at 1 or at 0."""
-        return nnx.BatchNorm(
+        return BatchNorm(
             channels,
+            group_size=self.norm.group_size,
             momentum=self.norm.momentum,
             epsilon=self.norm.epsilon,
             scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
             dtype=self.dtype,
             rngs=self.rngs,
         )
+
+
+class BatchNorm(nnx.BatchNorm):
+    """`nnx.BatchNorm` with statistics of groups of examples, see `Norm.group_size`.
+
+    The running statistics take the mean of the groups'.
+    """
+
+    def __init__(self, channels: int, *, group_size: int | None, **options):
+        super().__init__(channels, **options)
+        self.group_size = group_size
+
+    def __call__(self, x, use_running_average):
+        group = self.group_size
+        if use_running_average or group is None or group >= len(x):
+            return super().__call__(x, use_running_average)
+        if len(x) % group:
+            raise ValueError(f"a batch of {len(x)} cannot be cut into groups of {group}")
+        graphdef, state = nnx.split(self)
+
+        def of_one(x):
+            norm = nnx.merge(graphdef, state, copy=True)
+            return nnx.BatchNorm.__call__(norm, x, False), norm.mean[...], norm.var[...]
+
+        y, mean, var = jax.vmap(of_one)(x.reshape(-1, group, *x.shape[1:]))
+        self.mean[...], self.var[...] = mean.mean(0), var.mean(0)
+        return y.reshape(x.shape)
 
 
 class ConvNorm(nnx.Module):

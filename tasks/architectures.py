@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from dropblock import checks
+from models import amoebanet, resnet
 from models.amoebanet import AmoebaNet
 from models.cell_tables import CELLS
 from models.drop import Drop
@@ -44,6 +45,7 @@ def _resnet(config):
         stem=model.stem,
         stem_stride=model.stem_stride,
         width_multiplier=model.width_multiplier,
+        norm=_norm(config, resnet.NORM),
     )
 
 
@@ -64,7 +66,14 @@ def _amoebanet(config):
         aux_head=config.aux_weight > 0,
         head_keep_prob=model.head_keep_prob,
         remat=model.remat,
+        norm=_norm(config, amoebanet.NORM),
     )
+
+
+def _norm(config, norm: Norm) -> Norm:
+    """A network's own constants of BatchNorm, with the config's groups."""
+    # Runs that were begun before there was the field have none.
+    return dataclasses.replace(norm, group_size=config.model.get("bn_group_size"))
 
 
 ARCHITECTURES = {
@@ -133,7 +142,7 @@ def pyramid_options(config, drop: Drop, platform: str) -> dict[str, Any]:
         "head_convs": model.head_convs,
         "head_channels": model.head_channels,
         "drop": drop,
-        "norm": Norm(model.bn_momentum, model.bn_epsilon),
+        "norm": _norm(config, Norm(model.bn_momentum, model.bn_epsilon)),
         "dtype": jnp.dtype(config.dtype),
         "platform": platform,
     }

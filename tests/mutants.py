@@ -340,10 +340,11 @@ def main() -> None:
             name = f"{'.'.join(module.with_suffix('').parts)}.{digest}.sqlite"
             if not (RESULTS / name).exists():
                 # One that was stopped while it was made has another name.
-                (RESULTS / "new").unlink(missing_ok=True)
-                with use_db(RESULTS / "new") as session:
+                new = RESULTS / f"{name}.new"
+                new.unlink(missing_ok=True)
+                with use_db(new) as session:
                     make_mutants(module, session)
-                (RESULTS / "new").rename(RESULTS / name)
+                new.rename(RESULTS / name)
             with use_db(RESULTS / name) as session:
                 items = session.pending_work_items
                 if args.again:

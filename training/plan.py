@@ -224,6 +224,7 @@ def make_plan(
         optimizer = optimizer_lib.make_optimizer(config.optimizer, network.params)
     if train:
         sharding.check_batch(mesh, config.batch_size, config.accumulate)
+        _check_groups(config)
     return Plan(
         config,
         task,
@@ -255,6 +256,17 @@ def _check(config):
     ):
         if config[name] <= 0:
             raise ValueError(f"{name} must be positive, got {config[name]}")
+
+
+def _check_groups(config):
+    """Raises ConfigError where a (micro-)batch cannot be cut into groups of examples."""
+    group, examples = config.model.get("bn_group_size"), config.batch_size // config.accumulate
+    if group is not None and (group < 1 or (group < examples and examples % group)):
+        raise ConfigError(
+            f"model.bn_group_size {group} does not divide the {examples} examples of a "
+            f"{'batch' if config.accumulate == 1 else 'micro-batch'}: use a divisor, or None for "
+            "the statistics of all"
+        )
 
 
 def lengths(config: Any, num_examples: int) -> tuple[int, int]:

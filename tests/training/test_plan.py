@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from flax import nnx
 
 import tiny
 from tasks import make_task
@@ -33,6 +34,46 @@ def test_wrong_fields_are_named(field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ConfigError, match=f"{field}.* got '?{value}"):
         make_plan(config, make_task, jax.devices()[:1])
+
+
+def test_groups_have_to_fill_a_batch():
+    config = tiny.get_config()  # 16 examples
+    for group in (0, 3):
+        config.model.bn_group_size = group
+        with pytest.raises(
+            ConfigError, match=f"size {group} does not divide the 16 examples of a b"
+        ):
+            make_plan(config, make_task, jax.devices()[:1])
+    config.accumulate, config.model.bn_group_size = 4, 3
+    with pytest.raises(ConfigError, match="size 3 does not divide the 4 examples of a micro-batch"):
+        make_plan(config, make_task, jax.devices()[:1])
+    config.model.bn_group_size = 8  # a micro-batch has fewer
+    make_plan(config, make_task, jax.devices()[:1])
+
+
+@pytest.mark.parametrize(
+    "name", ["mnist_resnet", "cifar10_amoebanet", "scenes_retinanet", "scenes_fcn"]
+)
+def test_every_network_has_the_groups_of_its_config(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.model.bn_group_size = 4
+    task = make_task(config, train=True, evaluate=False, need_data=False)
+    model = nnx.eval_shape(lambda: task.make_model("cpu", nnx.Rngs(params=0)))
+    norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
+    assert norms and {norm.group_size for norm in norms} == {4}
+
+
+def test_the_papers_groups_are_a_cores():
+    # docs/paper.md section 8.1: the batch of the authors' flags on their 8 cores.
+    cores = {
+        "imagenet_resnet50": 1024 / 8,
+        "imagenet_amoebanet_b": 256 / 8,
+        "coco_retinanet": 64 / 8,
+        "voc_fcn": 64 / 8,
+    }
+    for name, examples in cores.items():
+        config = importlib.import_module(f"configs.{name}").get_config()
+        assert config.model.bn_group_size == examples
 
 
 def test_masks_follow_from_the_config_whatever_jax_is_set_to():

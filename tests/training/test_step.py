@@ -70,9 +70,11 @@ def one_device(plan):
     return run(plan, 5)
 
 
-def test_eight_devices_do_what_one_does(plan, one_device):
-    state, metrics = run(on(8, **DROPPING), 1)
-    one_state, one_metrics = run(plan, 1)
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_eight_devices_do_what_one_does(group_size):
+    fields = DROPPING | ({"model__bn_group_size": group_size} if group_size else {})
+    state, metrics = run(on(8, **fields), 1)
+    one_state, one_metrics = run(on(1, **fields), 1)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *metrics, *one_metrics
     )
