@@ -26,8 +26,8 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.model.width_multiplier = 1.0
     config.model.stem = "imagenet"  # or "small": 3x3, and nothing else that makes maps smaller
     config.model.stem_stride = 1  # of the small stem
-    # Consecutive examples whose BatchNorm statistics are taken together; default: the whole batch.
-    config.model.bn_group_size = placeholder(int)
+    # Consecutive examples whose BatchNorm statistics are taken together; 0: the whole batch.
+    config.model.bn_group_size = 0
 
     # --- Dropping, see models/drop.py. A place of factor 0 is off. A key holds no dot, so the
     # place group4.block1 is "group4/block1": --config.drop.places "{'group4/block1': 1.0}"

@@ -20,13 +20,13 @@ class Norm:
       momentum: of the running statistics.
       epsilon: added to the variance.
       group_size: consecutive examples of a training batch whose statistics are taken together; it
-        divides the batch, or is larger. None is the whole batch. A group on one device costs no
+        divides the batch, or is larger. 0 is the whole batch. A group on one device costs no
         communication, and no statistics depend on the number of devices.
     """
 
     momentum: float
     epsilon: float
-    group_size: int | None = None
+    group_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +86,13 @@ class BatchNorm(nnx.BatchNorm):
     The running statistics take the mean of the groups'.
     """
 
-    def __init__(self, channels: int, *, group_size: int | None, **options):
+    def __init__(self, channels: int, *, group_size: int, **options):
         super().__init__(channels, **options)
         self.group_size = group_size
 
     def __call__(self, x, use_running_average):
         group = self.group_size
-        if use_running_average or group is None or group >= len(x):
+        if use_running_average or not 0 < group < len(x):
             return super().__call__(x, use_running_average)
         if len(x) % group:
             raise ValueError(f"a batch of {len(x)} cannot be cut into groups of {group}")

@@ -73,7 +73,7 @@ def _amoebanet(config):
 def _norm(config, norm: Norm) -> Norm:
     """A network's own constants of BatchNorm, with the config's groups."""
     # Runs that were begun before there was the field have none.
-    return dataclasses.replace(norm, group_size=config.model.get("bn_group_size"))
+    return dataclasses.replace(norm, group_size=config.model.get("bn_group_size", 0))
 
 
 ARCHITECTURES = {

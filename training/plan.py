@@ -260,11 +260,11 @@ def _check(config):
 
 def _check_groups(config):
     """Raises ConfigError where a (micro-)batch cannot be cut into groups of examples."""
-    group, examples = config.model.get("bn_group_size"), config.batch_size // config.accumulate
-    if group is not None and (group < 1 or (group < examples and examples % group)):
+    group, examples = config.model.get("bn_group_size", 0), config.batch_size // config.accumulate
+    if group < 0 or (0 < group < examples and examples % group):
         raise ConfigError(
             f"model.bn_group_size {group} does not divide the {examples} examples of a "
-            f"{'batch' if config.accumulate == 1 else 'micro-batch'}: use a divisor, or None for "
+            f"{'batch' if config.accumulate == 1 else 'micro-batch'}: use a divisor, or 0 for "
             "the statistics of all"
         )
 

@@ -35,18 +35,18 @@ def train(norm, x, dy):
 def test_each_group_is_normalised_as_if_it_were_alone():
     dy = jax.random.normal(jax.random.key(1), X.shape)
     y, mean, var, dx = train(batch_norm(4), X, dy)
-    alone = [train(batch_norm(None), X[n : n + 4], dy[n : n + 4]) for n in range(0, 16, 4)]
+    alone = [train(batch_norm(0), X[n : n + 4], dy[n : n + 4]) for n in range(0, 16, 4)]
     ys, means, variances, dxs = map(np.stack, zip(*alone, strict=True))
     np.testing.assert_allclose(y, ys.reshape(X.shape), atol=1e-6)
     np.testing.assert_allclose(dx, dxs.reshape(X.shape), atol=1e-6)
     np.testing.assert_allclose(mean, means.mean(0), rtol=1e-6)
     np.testing.assert_allclose(var, variances.mean(0), rtol=1e-6)
-    assert abs(y - train(batch_norm(None), X, dy)[0]).max() > 0.1
+    assert abs(y - train(batch_norm(0), X, dy)[0]).max() > 0.1
 
 
 @pytest.mark.parametrize("group_size", [16, 32])
 def test_a_group_of_all_or_more_is_none(group_size):
-    grouped, whole = train(batch_norm(group_size), X, X), train(batch_norm(None), X, X)
+    grouped, whole = train(batch_norm(group_size), X, X), train(batch_norm(0), X, X)
     for one, other in zip(grouped, whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -64,7 +64,7 @@ def test_groups_that_do_not_fill_a_batch_are_refused():
         batch_norm(5)(X, use_running_average=False)
 
 
-@pytest.mark.parametrize(("group_size", "talks"), [(None, True), (4, True), (2, False), (1, False)])
+@pytest.mark.parametrize(("group_size", "talks"), [(0, True), (4, True), (2, False), (1, False)])
 def test_a_group_on_one_device_needs_no_other(group_size, talks):
     mesh = sharding.make_mesh(jax.devices())
     by_batch = jax.sharding.NamedSharding(mesh, P("data"))

@@ -38,7 +38,7 @@ def test_wrong_fields_are_named(field, value):
 
 def test_groups_have_to_fill_a_batch():
     config = tiny.get_config()  # 16 examples
-    for group in (0, 3):
+    for group in (-1, 3):
         config.model.bn_group_size = group
         with pytest.raises(
             ConfigError, match=f"size {group} does not divide the 16 examples of a b"
