@@ -25,7 +25,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -42,7 +41,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import machine_code
 from benchmarks.dropblock_op import BLOCK, bernoulli_dropout, literal, with_backward
-from benchmarks.train_step import VARIANTS
+from benchmarks.train_step import VARIANTS, config_of
 from dropblock import dropblock, dropout
 from tasks import make_task
 from training.plan import make_plan
@@ -344,7 +343,7 @@ def main():
         costs = {}
         for variant in VARIANTS:
             print(variant, file=sys.stderr, flush=True)
-            config = importlib.import_module(f"configs.{args.step}").get_config(variant)
+            config = config_of(args.step, variant)
             config.batch_size, config.dtype = args.batch_size * len(devices), args.dtype
             costs[variant] = step_cost(config, devices)
         show_step(costs)
