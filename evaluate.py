@@ -15,8 +15,8 @@ from absl import flags
 
 from inputs.images import DataError
 from tasks import make_task
+from training import compilation, memory, multihost, plots
 from training import config as config_lib
-from training import memory, multihost, plots
 from training.config import ConfigError
 from training.evaluation import make_evaluate
 from training.files import write
@@ -42,6 +42,7 @@ def main():
         multihost.initialize(hosts.value)
         run = pathlib.Path(workdir.value)
         memory.keep_freed()
+        compilation.keep_compiled(run.parent)
         config = config_lib.from_json(run / "config.json")
         if data_dir.value is not None:
             config.data.dir = data_dir.value

@@ -18,8 +18,8 @@ from inputs import pipeline
 from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
 from tasks import make_task
+from training import compilation, memory, plots
 from training import config as config_lib
-from training import memory, plots
 from training.files import write
 from training.plan import make_plan
 from training.state import variables
@@ -40,6 +40,7 @@ def main():
     def command(argv) -> int:
         memory.keep_freed()
         run, folder = pathlib.Path(workdir.value), pathlib.Path(out.value)
+        compilation.keep_compiled(run.parent)
         # The shell expands a pattern to several words, of which the flag takes the first.
         files = pictures_of([*images.value, *argv[1:]])
         result = predict(

@@ -19,9 +19,9 @@ from ml_collections import config_flags
 
 from inputs.images import DataError
 from tasks import make_task
+from training import compilation, memory, multihost, plots, pretrained, telemetry
 from training import config as config_lib
 from training import logging as log_lib
-from training import memory, multihost, plots, pretrained, telemetry
 from training.dry_run import dry_run
 from training.evaluation import Evaluation, make_evaluate
 from training.files import write
@@ -61,9 +61,11 @@ def main():
             return 0
         memory.keep_freed()
         name = config_flags.get_config_filename(flags.FLAGS["config"])
+        run = pathlib.Path(workdir.value or f"runs/{pathlib.Path(name.split(':')[0]).stem}")
+        compilation.keep_compiled(run.parent)
         return train(
             config.value,
-            pathlib.Path(workdir.value or f"runs/{pathlib.Path(name.split(':')[0]).stem}"),
+            run,
             checkpoint_dir=checkpoint_dir.value,
             allow_config_change=allow_change.value,
         )

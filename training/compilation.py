@@ -1,0 +1,17 @@
+"""What JAX compiles, kept: a run that goes on, or another of its kind, need not compile again."""
+
+import pathlib
+import platform
+
+import jax
+
+
+def keep_compiled(folder: pathlib.Path):
+    """Has JAX keep programs under `folder`, and look for them there.
+
+    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays. Each host has a
+    folder of its own, since a CPU's programs are for a processor like it.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = folder.absolute() / ".cache" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
