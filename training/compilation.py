@@ -2,6 +2,7 @@
 
 import pathlib
 import platform
+from typing import Any
 
 import jax
 
@@ -12,6 +13,7 @@ def keep_compiled(folder: pathlib.Path):
     Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays. Each host has a
     folder of its own, since a CPU's programs are for a processor like it.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    config: Any = jax.config  # whose options a type checker does not know
+    if config.jax_compilation_cache_dir is None:
         cache = folder.absolute() / ".cache" / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        config.update("jax_compilation_cache_dir", str(cache))
