@@ -44,6 +44,8 @@ def test_groups_have_to_fill_a_batch():
             ConfigError, match=f"size {group} does not divide the 16 examples of a b"
         ):
             make_plan(config, make_task, jax.devices()[:1])
+    config.model.bn_group_size = 8
+    make_plan(config, make_task, jax.devices()[:1])
     config.accumulate, config.model.bn_group_size = 4, 3
     with pytest.raises(ConfigError, match="size 3 does not divide the 4 examples of a micro-batch"):
         make_plan(config, make_task, jax.devices()[:1])
@@ -57,10 +59,22 @@ def test_groups_have_to_fill_a_batch():
 def test_every_network_has_the_groups_of_its_config(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     config.model.bn_group_size = 4
+    assert group_sizes(config) == {4}
+
+
+def test_a_run_that_was_begun_before_there_were_groups_has_none():
+    config = tiny.get_config()
+    del config.model.bn_group_size
+    make_plan(config, make_task, jax.devices()[:1])
+    assert group_sizes(config) == {0}
+
+
+def group_sizes(config):
+    """Those of the BatchNorms of a config's network."""
     task = make_task(config, train=True, evaluate=False, need_data=False)
     model = nnx.eval_shape(lambda: task.make_model("cpu", nnx.Rngs(params=0)))
-    norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
-    assert norms and {norm.group_size for norm in norms} == {4}
+    modules = [module for _, module in nnx.iter_modules(model)]
+    return {module.group_size for module in modules if isinstance(module, nnx.BatchNorm)}
 
 
 def test_the_papers_groups_are_a_cores():
