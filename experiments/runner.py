@@ -15,7 +15,6 @@ import functools
 import json
 import os
 import pathlib
-import platform
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from experiments.progress import Progress
 from training import config as config_lib
+from training.compilation import cache_under
 from training.files import write
 from training.logging import read_metrics
 from training.stopping import StopSignals
@@ -290,11 +290,10 @@ def _train(run: Run, script: pathlib.Path, stop: StopSignals, progress: Progress
             progress.finished(run)
             return 0
         write(run.workdir / "run.json", json.dumps(run.config, indent=1) + "\n")
-        cache = run.workdir.parent.parent / ".cache" / platform.node()
         process = subprocess.Popen(
             [sys.executable, str(script), "--workdir", str(run.workdir), *run.arguments],
             # Runs of one row are the same program: it is compiled once on each host.
-            env={"JAX_COMPILATION_CACHE_DIR": str(cache)} | os.environ,
+            env={"JAX_COMPILATION_CACHE_DIR": cache_under(run.workdir.parent.parent)} | os.environ,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=[lock.fileno()],

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 
 from dropblock import checks
 from models import amoebanet, resnet
-from models.amoebanet import AmoebaNet
 from models.cell_tables import CELLS
 from models.drop import Drop
 from models.layers import Norm
-from models.resnet import ResNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Architecture:
 def _resnet(config):
     model = config.model
     return functools.partial(
-        ResNet,
+        resnet.ResNet,
         model.depth,
         stem=model.stem,
         stem_stride=model.stem_stride,
@@ -56,7 +54,7 @@ def _amoebanet(config):
     if config.aux_weight < 0:
         raise ValueError(f"aux_weight must not be negative, got {config.aux_weight}")
     return functools.partial(
-        AmoebaNet,
+        amoebanet.AmoebaNet,
         CELLS[model.cells],
         model.cells_per_stack,
         model.filters,

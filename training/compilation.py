@@ -10,10 +10,13 @@ import jax
 def keep_compiled(folder: pathlib.Path):
     """Has JAX keep programs under `folder`, and look for them there.
 
-    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays. Each host has a
-    folder of its own, since a CPU's programs are for a processor like it.
+    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays.
     """
     config: Any = jax.config  # whose options a type checker does not know
     if config.jax_compilation_cache_dir is None:
-        cache = folder.absolute() / ".cache" / platform.node()
-        config.update("jax_compilation_cache_dir", str(cache))
+        config.update("jax_compilation_cache_dir", cache_under(folder))
+
+
+def cache_under(folder: pathlib.Path) -> str:
+    """Where programs are kept; of each host its own, as a CPU's are for a processor like it."""
+    return str(folder.absolute() / ".cache" / platform.node())
