@@ -13,6 +13,10 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     # The dtype of the computation; parameters, statistics and the optimizer stay float32.
     config.dtype = "float32"
 
+    # Cuts large parameters, their momenta and averages over the devices (FSDP): for networks that
+    # are too large to be on each. Numbers stay the same, checkpoints fit either form.
+    config.shard_state = False
+
     # --- Length. Either epochs, of num_train_examples // batch_size steps, or steps.
     config.batch_size = 128  # global
     config.accumulate = 1  # micro-batches that one step's batch is cut into

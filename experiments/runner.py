@@ -267,7 +267,7 @@ def _link(run: Run):
     run.workdir.unlink(missing_ok=True)  # a link to a run that is gone
     for path in sorted(run.workdir.parent.parent.glob(f"*/{run.workdir.name}/run.json")):
         finished = (path.parent / "result.json").exists()
-        if finished and json.loads(path.read_text()) == run.config:
+        if finished and not config_lib.changes(json.loads(path.read_text()), run.config):
             run.workdir.parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileExistsError):  # another shard's
                 run.workdir.symlink_to(os.path.relpath(path.parent, run.workdir.parent))

@@ -17,6 +17,9 @@ from ml_collections import config_flags
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
 
+# Fields that say where a run is computed, not what: it may go on with others.
+_FREE = {"shard_state"}
+
 
 class ConfigError(ValueError):
     """The config, or what it is to work on, is wrong; the message says what would be right."""
@@ -164,10 +167,10 @@ def flat(config: dict) -> dict:
 
 
 def changes(was: dict, now: dict) -> list[str]:
-    """Each field in which two configs, as JSON has them, differ."""
+    """Each field in which the runs of two configs, as JSON has them, differ."""
     was, now = flat(was), flat(now)
     return [
         f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
-        for field in sorted(was.keys() | now.keys())
+        for field in sorted((was.keys() | now.keys()) - _FREE)
         if was.get(field) != now.get(field)
     ]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
+from training import sharding
 from training.plan import Plan, make_plan
 
 
@@ -67,6 +68,14 @@ def _bytes(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+def _bytes_of_part(state, devices: int) -> int:
+    """What each device has of a state that `sharding.cut_axis` cuts."""
+    return sum(
+        _bytes(x) // (1 if sharding.cut_axis(x.shape, devices) is None else devices)
+        for x in jax.tree.leaves(state)
+    )
+
+
 def _loss_arguments(plan: Plan) -> tuple:
     """What `plan.loss` takes, by shape: the parameters first, and one micro-batch."""
     state, accumulate = plan.abstract_state, plan.config.accumulate
@@ -95,15 +104,18 @@ def _print_memory(plan: Plan):
     less for `scenes_retinanet` with four convolutions in its heads.
     """
     config, state, batch = plan.config, plan.abstract_state, plan.abstract_batch
+    shard = config.get("shard_state", False)
     examples = config.batch_size // config.accumulate
     # The rest are the parameters, which the state holds already, or small.
     cut = _bytes([x for x in _residuals(plan) if x.shape[:1] == (examples,)])
-    whole = _bytes(state) + _bytes(state["params"])
     print("estimated bytes on each device (state, gradients, batch, and what they are made from):")
     for devices in sorted({1, 8, plan.mesh.size}):
         if config.batch_size % (devices * config.accumulate) == 0:
             name = "device" if devices == 1 else "devices"
-            print(f"  {devices} {name}: {whole + (_bytes(batch) + cut) // devices:,}")
+            held = _bytes_of_part(state, devices) if shard else _bytes(state)
+            # Where the state is cut, so are the gradients, but the parameters are gathered.
+            total = held + _bytes(state["params"]) + (_bytes(batch) + cut) // devices
+            print(f"  {devices} {name}: {total:,}" + (f", {held:,} of the state" if shard else ""))
 
 
 def _print_sites(plan: Plan):

@@ -69,7 +69,10 @@ class Plan:
     def abstract_state(self) -> Any:
         """Shapes, dtypes and shardings of the state."""
         shapes = jax.eval_shape(self._create, self.abstract_key)
-        return sharding.with_sharding(shapes, self._replicated)
+        return jax.tree.map(
+            lambda x: sharding.with_sharding(x, self.network.cut(x.shape) or self._replicated),
+            shapes,
+        )
 
     @functools.cached_property
     def state_sharding(self) -> Any:
@@ -220,7 +223,11 @@ def make_plan(
         )
         target = config.drop.keep_prob if task.drop.kind != "none" else 1.0
         platform = sharding.platform(mesh)
-        network = state_lib.make_network(lambda rngs: task.make_model(platform, rngs))
+        # A run that was begun before there was the field has none.
+        shard = config.get("shard_state", False)
+        network = state_lib.make_network(
+            lambda rngs: task.make_model(platform, rngs), mesh if shard else None
+        )
         optimizer = optimizer_lib.make_optimizer(config.optimizer, network.params)
     if train:
         sharding.check_batch(mesh, config.batch_size, config.accumulate)

@@ -41,6 +41,7 @@ def load_backbone(plan: Plan, make_task: Callable) -> dict[str, Any]:
         raise ConfigError("pretrained is set, but this network has no backbone to load")
     config = config_lib.from_json(directory / "config.json")
     _check_same(config, plan, folder)
+    config.shard_state = plan.config.get("shard_state", False)  # loaded as the state is cut
     devices = plan.mesh.devices.flat
     source = make_plan(config, make_task, devices, train=False, evaluate=False)
     trained = variables(source.restore(directory, "best", or_latest=True))

@@ -1,12 +1,20 @@
-"""One mesh axis, "data": the batch is cut over all devices of all hosts, the state is on each."""
+"""One mesh axis, "data": the batch is cut over all devices of all hosts, the state is on each.
+
+With `config.shard_state` the large arrays of the state are cut too: a device holds and updates its
+part of parameters, momenta and averages (FSDP, ZeRO).
+"""
 
 import functools
+import math
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from training.config import ConfigError
+
+# Elements of an array, from which on it is worth a gather.
+_LEAST = 2**14
 
 
 def make_mesh(devices) -> Mesh:
@@ -31,6 +39,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def by_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def cut_axis(shape: tuple[int, ...], devices: int) -> int | None:
+    """The axis along which an array of the state is cut over devices; None: it is whole on each.
+
+    The longest that the devices divide, of equal ones the last; None for a small array.
+    """
+    axes = [axis for axis, length in enumerate(shape) if length % devices == 0]
+    if devices == 1 or math.prod(shape) < _LEAST or not axes:
+        return None
+    return max(axes, key=lambda axis: (shape[axis], axis))
+
+
+def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding | None:
+    """The sharding of an array of the state that `cut_axis` cuts, None where it is whole."""
+    axis = cut_axis(shape, mesh.size)
+    return None if axis is None else NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gather(x: jax.Array, cut: NamedSharding) -> jax.Array:
+    """An array that is cut, whole on each device; its gradient is cut as it is."""
+    return jax.lax.with_sharding_constraint(x, replicated(cut.mesh))
+
+
+gather.defvjp(
+    lambda x, cut: (gather(x, cut), None),
+    lambda cut, _, gradient: (jax.lax.with_sharding_constraint(gradient, cut),),
+)
 
 
 def with_sharding(shapes, sharding: NamedSharding):

@@ -9,11 +9,24 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from training import sharding
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
     """The key of a named stream; no key is ever saved, all come from the seed and the step."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+class CutParam(nnx.Param):
+    """A parameter that is cut over devices, as its `cut` says, and gathered when a layer reads it.
+
+    Then, and not for the whole network: what is computed anew for the gradient is gathered anew.
+    """
+
+    def get_value(self, *, index: Any = ...):
+        return sharding.gather(self.get_raw_value(), self.cut)[index]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,24 +37,39 @@ class Network:
       graphdef: the model without arrays.
       init: `key -> (params, batch_stats)`, pure dicts.
       params: shapes of the parameters.
+      mesh: what the state is cut over, None where it is whole on each device.
     """
 
     graphdef: Any
     init: Callable
     params: Any
+    mesh: Mesh | None = None
+
+    def cut(self, shape: tuple[int, ...]) -> NamedSharding | None:
+        """The sharding of an array of the state, None where it is whole on each device."""
+        return None if self.mesh is None else sharding.cut(self.mesh, shape)
 
     def apply(self, params, batch_stats, *args, **kwargs):
         """Calls the model; returns its output and the new `batch_stats`.
 
         The model is a copy that belongs to the trace, so that BatchNorm may write to it.
         """
+        params = jax.tree.map(self._param, params)
         model = nnx.merge(self.graphdef, params, batch_stats, copy=True)
         out = model(*args, **kwargs)
         return out, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
+    def _param(self, x):
+        cut = self.cut(x.shape)
+        return x if cut is None else CutParam(x, cut=cut)
 
-def make_network(make_model: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+
+def make_network(make_model: Callable[[nnx.Rngs], nnx.Module], mesh: Mesh | None = None) -> Network:
     """Builds a model by shape alone.
+
+    Args:
+      make_model: the model, from the stream `params`.
+      mesh: what to cut the state over, if it is not to be whole on each device.
 
     Raises:
       ValueError: what the model says of its arguments.
@@ -56,7 +84,7 @@ def make_network(make_model: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
     model = nnx.eval_shape(lambda: create(jax.random.key(0)))
     graphdef, params, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return Network(graphdef, init, nnx.to_pure_dict(params))
+    return Network(graphdef, init, nnx.to_pure_dict(params), mesh)
 
 
 def create(network: Network, optimizer: optax.GradientTransformation, key, *, ema: bool) -> dict:
