@@ -61,7 +61,7 @@ def cut(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding | None:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather(x: jax.Array, cut: NamedSharding) -> jax.Array:
     """An array that is cut, whole on each device; its gradient is cut as it is."""
-    return jax.lax.with_sharding_constraint(x, replicated(cut.mesh))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(cut.mesh, PartitionSpec()))
 
 
 gather.defvjp(

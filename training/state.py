@@ -26,7 +26,8 @@ class CutParam(nnx.Param):
     """
 
     def get_value(self, *, index: Any = ...):
-        return sharding.gather(self.get_raw_value(), self.cut)[index]
+        whole: Any = sharding.gather(self.get_raw_value(), self.cut)
+        return whole[index]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -156,6 +156,7 @@ def test_a_step_of_every_task_is_the_same(task, fields):
 def test_the_state_stays_in_its_place():
     memory = plan_of().lower_train_step().compile().memory_analysis()
     _, held = bytes_of(plan_of().abstract_state)
+    assert memory is not None
     assert memory.alias_size_in_bytes == held
 
 
