@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from inputs.images import DataError
 from tasks import make_task
-from training import compilation, memory, multihost, plots, pretrained, telemetry
+from training import compilation, init_from, memory, multihost, plots, telemetry
 from training import config as config_lib
 from training import logging as log_lib
 from training.dry_run import dry_run
@@ -94,6 +94,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     lead = jax.process_index() == 0
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
+    init_from.settle(config)
     plan = make_plan(config, make_task, jax.devices())
     task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
     config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
@@ -195,11 +196,13 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
 
 
 def _new_state(plan: Plan) -> dict:
-    """The state at step 0, of another run's network where the config names one."""
-    if plan.config.get("pretrained") is None:
+    """The state at step 0, with what the config says that it starts from."""
+    if plan.config.init_from is None:
         return plan.create()
-    backbone = pretrained.load_backbone(plan, make_task)
-    return pretrained.with_backbone(plan.create(), backbone)
+    start = init_from.load(plan, make_task)
+    if jax.process_index() == 0:
+        print(start.text, flush=True)
+    return init_from.start_from(plan.create(), start)
 
 
 def _keep(evaluation: Evaluation, workdir, log: log_lib.MetricsLog, step: int) -> dict:

@@ -32,7 +32,7 @@ def get_config() -> Any:
     config.model.filters = 256  # F
     config.model.head_keep_prob = 0.5  # of the dropout before the last layer
     config.model.remat = "none"  # or "cells", "operations": computed anew, for less memory
-    del config.model.depth, config.model.width_multiplier
+    del config.model.depth, config.model.width_multiplier, config.model.convention
 
     config.drop.places = ConfigDict({"first_half": 0.0, "last_half": 1.0})
     config.drop.keep_prob = 0.9

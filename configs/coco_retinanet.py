@@ -18,7 +18,7 @@ Expected AP, AP50 and AP75 on val2017 in percent (the paper's; we have not run C
     :block7     38.2  56.0  40.9
 
 :finetune takes the backbone from a run of configs/imagenet_resnet50.py:baseline, by default the one
-in runs/imagenet_resnet50; another: --config.pretrained WORKDIR.
+in runs/imagenet_resnet50; another, or PyTorch's weights: --config.init_from resnet50.safetensors.
 
 Constants: docs/paper.md sections 5 and 7.
 """
@@ -44,7 +44,7 @@ def get_config(variant: str = "block5"):
     config.eval_every_epochs = 2.0
     config.checkpoint_every_steps = 1848
     finetune = {
-        "pretrained": "runs/imagenet_resnet50",
+        "init_from": "runs/imagenet_resnet50",
         "epochs": 28.0,
         "schedule.boundaries": (16.0, 22.0),
     }

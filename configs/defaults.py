@@ -10,6 +10,11 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config: Any = ConfigDict()
     config.task = "classification"
     config.seed = 0
+    # What the network starts from: the workdir of a run (or its checkpoints folder), or weights of
+    # a PyTorch ResNet, .safetensors or .npz. See docs/weights.md.
+    config.init_from = placeholder(str)
+    # "all", or "backbone"; by default all where that network is of the same kind.
+    config.init_part = placeholder(str)
     # The dtype of the computation; parameters, statistics and the optimizer stay float32.
     config.dtype = "float32"
 
@@ -30,6 +35,9 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.model.width_multiplier = 1.0
     config.model.stem = "imagenet"  # or "small": 3x3, and nothing else that makes maps smaller
     config.model.stem_stride = 1  # of the small stem
+    # "tensorflow" as the paper's, or "pytorch": how the ResNet pads and normalises, see
+    # models/resnet.py. Default: as the weights have it that it starts from.
+    config.model.convention = placeholder(str)
     # Consecutive examples whose BatchNorm statistics are taken together; 0: the whole batch.
     config.model.bn_group_size = 0
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import defaults
 
@@ -11,9 +10,6 @@ from configs import defaults
 def get_config() -> Any:
     """The fields of both tasks, with the constants that docs/paper.md sections 5 and 6 share."""
     config = defaults.get_config()
-    # Workdir of a classification run (or its checkpoints folder): its network is what the backbone
-    # starts from. It has to be of the same kind, depth, width and stem.
-    config.pretrained = placeholder(str)
 
     # --- Model. depth, stem, stem_stride and width_multiplier are the backbone's.
     config.model.backbone = "resnet"  # or another row of tasks/architectures.py

@@ -7,7 +7,8 @@ JPEGImages/*.jpg, SegmentationClassAug/*.png (class indices, 255 is ignored), an
 ImageSets/Segmentation/trainaug.txt (10,582 names) and val.txt (1,449). Other names:
 --config.data.names, --config.data.images, --config.data.masks, --config.data.train_split.
 
-:finetune begins with the backbone of a classification run, `--config.pretrained WORKDIR`, such as
+:finetune begins with the backbone of PyTorch's weights, `--config.init_from resnet101.safetensors`,
+or of a classification run, `--config.init_from WORKDIR`, such as
 
     python train.py --config configs/imagenet_resnet50.py --config.model.depth 101 \\
         --workdir runs/imagenet_resnet101 --config.data.dir IMAGENET
@@ -73,6 +74,6 @@ def get_config(variant: str = "block16"):
     finetune = {
         "epochs": 45.0,
         "schedule.boundaries": (25.0, 35.0),
-        "pretrained": "runs/imagenet_resnet101",
+        "init_from": "runs/imagenet_resnet101",
     }
     return defaults.choose({"finetune": finetune} | segmentation.VARIANTS, variant, config)

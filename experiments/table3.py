@@ -2,10 +2,11 @@
 
     python -m experiments.table3 --config.data.dir DIR --rows scratch block5 --seeds 0
     python -m experiments.table3 --dataset voc_xml --config.data.dir DIR --rows scratch block3
+    python -m experiments.table3 --config.data.dir DIR --rows finetune --init_from r50.safetensors
 
 Writes table3.csv, table3.json and table3.md into the workdir, with AP@<n> for each further number
-of --config.detection.max_detections. The paper's numbers are docs/paper.md section 5's, of COCO;
-`finetune` is a row of that data set alone.
+of --config.detection.max_detections. The paper's numbers are docs/paper.md section 5's, of COCO.
+Other data sets have the row `finetune` with --init_from alone, and as long as the others.
 """
 
 import sys
@@ -25,16 +26,22 @@ PAPER = {
 NOTES = {"finetune": "from ImageNet weights, 28 epochs to the others' 150"}
 
 
-def make_rows(coco: bool) -> list[Row]:
-    """The rows in the paper's order, with its numbers if the data is COCO."""
+def make_rows(coco: bool, init_from: str | None = None) -> list[Row]:
+    """The rows in the paper's order, with its numbers if the data is COCO.
+
+    `init_from` is what `finetune` starts from.
+    """
     rows = []
     for name, numbers in PAPER.items():
+        fields = {"init_from": init_from} if name == "finetune" and init_from else {}
         if coco:
             without_spread = [(number, None) for number in numbers]
             paper: dict = dict(zip(METRICS, without_spread, strict=True))
-            rows.append(Row(name, name, paper=paper, note=NOTES.get(name, "")))
+            rows.append(Row(name, name, fields, paper, NOTES.get(name, "")))
         elif name != "finetune":
             rows.append(Row(name, name))
+        elif fields:
+            rows.append(Row(name, "scratch", fields))
     return rows
 
 
@@ -48,8 +55,12 @@ def metrics_of(runs: list[Run]) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/table3", model="retinanet")
     options.set_defaults(dataset="coco")
+    options.add_argument(
+        "--init_from", metavar="WEIGHTS", help="what the row finetune starts from: docs/weights.md"
+    )
     arguments = parse(options, argv)
-    runs = make_runs(make_rows(arguments.config.stem == "coco_retinanet"), arguments)
+    rows = make_rows(arguments.config.stem == "coco_retinanet", arguments.init_from)
+    runs = make_runs(rows, arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     write_table("table3", runs, metrics_of(runs), arguments, reference="scratch", data="COCO")
     return code

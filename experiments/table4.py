@@ -3,10 +3,12 @@
     python -m experiments.table4 --config.data.dir DIR --rows scratch block16 --seeds 0
     python -m experiments.table4 --dataset mask_folder --config.data.dir DIR \
         --config.data.class_names "('background','nucleus')" --seeds 0 1 2
+    python -m experiments.table4 --config.data.dir DIR --rows finetune --init_from r101.safetensors
 
 After the paper's rows come those of the backbone in the head's place, by block size. Writes
 table4.csv, table4.json and table4.md into the workdir. The paper's numbers are docs/paper.md
-section 6's, of PASCAL VOC 2012; `finetune` is a row of that data set alone.
+section 6's, of PASCAL VOC 2012. Other data sets have the row `finetune` with --init_from alone,
+and as long as the others.
 """
 
 import sys
@@ -18,13 +20,20 @@ PAPER = {"finetune": 74.6, "scratch": 47.2, "block1": 51.0, "block4": 53.2, "blo
 NOTES = {"finetune": "from ImageNet weights, 45 epochs to the others' 500"}
 
 
-def make_rows(voc: bool) -> list[Row]:
-    """The rows in the paper's order, with its numbers if the data is VOC's, then the backbone's."""
-    rows = [
-        Row(name, name, paper={"mIoU": (number, None)} if voc else {}, note=NOTES.get(name, ""))
-        for name, number in PAPER.items()
-        if voc or name != "finetune"
-    ]
+def make_rows(voc: bool, init_from: str | None = None) -> list[Row]:
+    """The rows in the paper's order, with its numbers if the data is VOC's, then the backbone's.
+
+    `init_from` is what `finetune` starts from.
+    """
+    rows = []
+    for name, number in PAPER.items():
+        fields = {"init_from": init_from} if name == "finetune" and init_from else {}
+        if voc:
+            rows.append(Row(name, name, fields, {"mIoU": (number, None)}, NOTES.get(name, "")))
+        elif name != "finetune":
+            rows.append(Row(name, name))
+        elif fields:
+            rows.append(Row(name, "scratch", fields))
     return rows + [
         Row(f"backbone_block{block}", "backbone", {"drop.block_size": block})
         for block in (1, 4, 16)
@@ -34,8 +43,12 @@ def make_rows(voc: bool) -> list[Row]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/table4", model="fcn")
     options.set_defaults(dataset="voc")
+    options.add_argument(
+        "--init_from", metavar="WEIGHTS", help="what the row finetune starts from: docs/weights.md"
+    )
     arguments = parse(options, argv)
-    runs = make_runs(make_rows(arguments.config.stem == "voc_fcn"), arguments)
+    rows = make_rows(arguments.config.stem == "voc_fcn", arguments.init_from)
+    runs = make_runs(rows, arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     write_table("table4", runs, ("mIoU",), arguments, reference="scratch", data="PASCAL VOC 2012")
     return code

@@ -1,4 +1,4 @@
-"""Pooling with SAME padding, as TensorFlow's; quick on a CPU too.
+"""Pooling, padded as TensorFlow's or as PyTorch's; quick on a CPU too.
 
 `platform` is where the network will run, see `layers.Layers`. Values and gradients are the same on
 all of them.
@@ -6,6 +6,7 @@ all of them.
 
 import functools
 import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,20 @@ from jax import lax
 
 
 def max_pool(
-    x: jax.Array, window: tuple[int, int], strides: tuple[int, int], platform: str | None
+    x: jax.Array,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    platform: str | None,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
     """The largest value under the window; `[batch, height, width, channels]` in and out.
 
     Of equal values, as where some have been dropped, the first in reading order gets the gradient.
+    `padding` is "SAME", or (before, after) of each axis; it is never the largest.
     """
     if platform == "cpu":
-        return _by_axes(x, window, strides, _first_of_largest, -jnp.inf)
-    return nnx.max_pool(x, window, strides, "SAME")
+        return _by_axes(x, window, strides, _first_of_largest, -jnp.inf, padding)
+    return nnx.max_pool(x, window, strides, padding)
 
 
 def avg_pool(
@@ -42,18 +48,19 @@ def _first_of_largest(first, second):
     return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
 
-def _by_axes(x, window, strides, combine, fill):
+def _by_axes(x, window, strides, combine: Callable, fill, padding="SAME"):
     """Combines shifted maps, first along rows, then rows: the first of all is first in each.
 
     On a CPU XLA takes five times as long for a window and, backward, a scatter.
     """
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     for axis in (2, 1):
-        size, stride, length = window[axis - 1], strides[axis - 1], x.shape[axis]
-        ((low, high),) = lax.padtype_to_pads((length,), (size,), (stride,), "SAME")
-        padding = [(0, 0)] * x.ndim
-        padding[axis] = (low, high)
-        padded = jnp.pad(x, padding, constant_values=fill)
-        out = -(-length // stride)
+        size, stride = window[axis - 1], strides[axis - 1]
+        pads = [(0, 0)] * x.ndim
+        pads[axis] = padding[axis - 1]
+        padded = jnp.pad(x, pads, constant_values=fill)
+        out = (padded.shape[axis] - size) // stride + 1
         x = functools.reduce(
             combine,
             [

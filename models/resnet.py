@@ -3,10 +3,13 @@
 Constants: the authors' public ResNet code; docs/paper.md section 3.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dropblock import checks
 from models import drop as drop_lib
 from models import pooling
 from models.layers import ConvNorm, Layers, Norm
@@ -22,6 +25,12 @@ DEPTHS = {
 }
 STEMS = ("imagenet", "small")
 NORM = Norm(momentum=0.9, epsilon=1e-5)
+# In what ResNets of the same arrays differ: the padding of the max pool, in the order of
+# `pooling.max_pool`, and the epsilon of BatchNorm, where a pyramid's is not to be the backbone's.
+CONVENTIONS = {
+    "tensorflow": ("SAME", None),
+    "pytorch": (((1, 1), (1, 1)), 1e-5),
+}
 
 
 class Block(nnx.Module):
@@ -86,6 +95,9 @@ class ResNet(nnx.Module):
       drop: what is dropped, and where.
       sites: of the network that this is the backbone of, which then checks them; instead of `drop`.
       norm: BatchNorm's constants.
+      convention: "tensorflow", or "pytorch" to compute what torchvision's and timm's networks do:
+        there the max pool pads alike on both sides, where TensorFlow pads even sizes after them
+        alone, and BatchNorm's epsilon is 1e-5 whatever `norm` says. All else is the same.
       dtype: dtype of the computation; parameters, BN statistics and logits are float32.
       platform: where the network will run, see `Layers`.
       rngs: the stream `params`.
@@ -109,6 +121,7 @@ class ResNet(nnx.Module):
         drop: drop_lib.Drop = drop_lib.Drop(),  # noqa: B008, it is frozen
         sites: drop_lib.Sites | None = None,
         norm: Norm = NORM,
+        convention: str = "tensorflow",
         dtype=jnp.float32,
         platform: str | None = None,
         rngs: nnx.Rngs,
@@ -117,6 +130,7 @@ class ResNet(nnx.Module):
             raise ValueError(f"depth must be one of {tuple(DEPTHS)}, got {depth}")
         if stem not in STEMS:
             raise ValueError(f"stem must be one of {STEMS}, got {stem!r}")
+        checks.choice("convention", convention, tuple(CONVENTIONS))
         if stem_stride < 1:
             raise ValueError(f"stem_stride must be at least 1, got {stem_stride}")
         width = round(64 * width_multiplier)
@@ -124,6 +138,10 @@ class ResNet(nnx.Module):
             raise ValueError(f"width_multiplier must leave a channel, got {width_multiplier}")
         blocks, bottleneck = DEPTHS[depth]
         outer_sites, sites = sites, sites or drop_lib.Sites(drop)
+        padding, epsilon = CONVENTIONS[convention]
+        self.pool_padding = nnx.static(padding)
+        if epsilon is not None:
+            norm = dataclasses.replace(norm, epsilon=epsilon)
         layers = Layers(norm, dtype, platform, rngs)
         self.drop = nnx.static(sites.drop)
         self.platform = platform
@@ -191,7 +209,7 @@ class ResNet(nnx.Module):
         out = {}
         x = nnx.relu(self.stem(x, train))
         if self.pool:
-            x = pooling.max_pool(x, (3, 3), (2, 2), self.platform)
+            x = pooling.max_pool(x, (3, 3), (2, 2), self.platform, self.pool_padding)
         out["stem"] = x
         reports = {}
         for name, blocks in self.groups.items():

@@ -28,11 +28,13 @@ class Architecture:
       fields: of `config.model`, that say which network it is: the first is of its configs alone,
         and all must be equal where one takes another's parameters for its backbone.
       backbone: whether pyramids can stand on it.
+      torch: whether `weights.resnet` has its layers' names in PyTorch.
     """
 
     make: Callable[[Any], Callable]
     fields: tuple[str, ...]
     backbone: bool
+    torch: bool = False
 
 
 def _resnet(config):
@@ -43,6 +45,8 @@ def _resnet(config):
         stem=model.stem,
         stem_stride=model.stem_stride,
         width_multiplier=model.width_multiplier,
+        # Runs that were begun before there was the field have none.
+        convention=model.get("convention") or "tensorflow",
         norm=_norm(config, resnet.NORM),
     )
 
@@ -70,13 +74,15 @@ def _amoebanet(config):
 
 def _norm(config, norm: Norm) -> Norm:
     """A network's own constants of BatchNorm, with the config's groups."""
-    # Runs that were begun before there was the field have none.
-    return dataclasses.replace(norm, group_size=config.model.get("bn_group_size", 0))
+    return dataclasses.replace(norm, group_size=config.model.get("bn_group_size", 0))  # as above
 
 
 ARCHITECTURES = {
     "resnet": Architecture(
-        _resnet, ("depth", "width_multiplier", "stem", "stem_stride"), backbone=True
+        _resnet,
+        ("depth", "width_multiplier", "stem", "stem_stride", "convention"),
+        backbone=True,
+        torch=True,
     ),
     "amoebanet": Architecture(
         _amoebanet,

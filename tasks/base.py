@@ -15,6 +15,7 @@ from inputs import pipeline
 from inputs.images import DataError
 from inputs.sources import Source
 from inputs.transforms import ExampleTransform
+from tasks.architectures import Architecture
 from tasks.drop import make_drop
 
 
@@ -24,6 +25,9 @@ class Task(abc.ABC):
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
       collects: whether `score` needs the predictions of all examples, or sums are enough.
+      architecture: what `config.model` names: the network, or its backbone.
+      class_layers: of the network, those with an output for each class: they are new where the
+        network starts from one of other classes.
       num_train, num_eval: examples of the two splits, from the data, else from the config.
       class_names: what labels index.
       missing: what is missing of the data, or None.
@@ -31,6 +35,8 @@ class Task(abc.ABC):
 
     best_metric: str
     collects = False
+    architecture: Architecture
+    class_layers: tuple[str, ...] = ("head",)
 
     def __init__(
         self, config, *, need_data: bool = True, train: bool = True, evaluate: bool = True

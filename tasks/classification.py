@@ -21,6 +21,7 @@ class Classification(Task):
     """What classification adds to the training loop."""
 
     best_metric = "top1"
+    class_layers = ("head", "aux/dense")
 
     def __init__(self, config, **options):
         """Opens the data and checks what can be checked before a model is built.
@@ -34,7 +35,8 @@ class Classification(Task):
         if not 0.0 <= config.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {config.label_smoothing}")
         data = config.data
-        self._make_network = architecture_of(config).make(config)
+        self.architecture = architecture_of(config)
+        self._make_network = self.architecture.make(config)
         checks.choice("data.augment", data.augment, transforms.KINDS)
         checks.choice("data.autoaugment", data.autoaugment, autoaugment.NAMES)
         if data.autoaugment != "none" and data.channels not in (1, 3):

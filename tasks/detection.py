@@ -39,6 +39,7 @@ class Detection(Task):
     """
 
     best_metric = "AP"
+    class_layers = ("class_head/output",)
     collects = True
     eval: DetectionSource
 
@@ -52,7 +53,7 @@ class Detection(Task):
           ValueError: a field out of range, or data that is not there (`DataError`).
         """
         _check(config)
-        self.backbone = backbone_of(config)
+        self.architecture = backbone_of(config)
         data, model = config.data, config.model
         self.anchors = anchor_lib.make_anchors(
             data.image_size,

@@ -27,6 +27,7 @@ class Segmentation(Task):
     """
 
     best_metric = "mIoU"
+    class_layers = ("output",)
     eval: SegmentationSource
 
     def __init__(self, config, **options):
@@ -45,7 +46,7 @@ class Segmentation(Task):
             raise ValueError(f"data.scale must be positive and rising, got {tuple(data.scale)}")
         if data.name == "scenes" and data.channels != 1:
             raise ValueError(f"scenes are gray: data.channels must be 1, got {data.channels}")
-        self.backbone = backbone_of(config)
+        self.architecture = backbone_of(config)
         self.stride = 2**model.min_level
         super().__init__(config, **options)
 

@@ -30,7 +30,7 @@ def make_runs(folder):
     `stopped` is interrupted in the evaluation of step 3, and the classifier removed.
     """
     config = tiny_detection.get_config()
-    config.pretrained = str(folder / "classifier")
+    config.init_from = str(folder / "classifier")
     tiny_detection.save_classifier(folder / "classifier")
     plan = make_plan(config, make_task, jax.devices()[:1])
     evaluation = make_evaluate(plan)
@@ -79,7 +79,7 @@ def test_a_run_leaves_its_detections_and_pictures(runs):
 def test_eight_devices_train_like_one(runs, tmp_path):
     config = tiny_detection.get_config()
     tiny_detection.save_classifier(tmp_path / "classifier")
-    config.pretrained = str(tmp_path / "classifier")
+    config.init_from = str(tmp_path / "classifier")
     assert part(config, tmp_path / "eight", stop_at=2) == 143
     assert [r["step"] for r in records(tmp_path / "eight")] == [1, 2]
     for eight, one in zip(records(tmp_path / "eight"), records(runs / "whole"), strict=False):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 import evaluate
@@ -23,7 +24,7 @@ from models.layers import Layers, Norm
 from processes import ROOT, once, records
 from tasks import make_task
 from training import config as config_lib
-from training import pretrained
+from training import init_from
 from training.config import ConfigError
 from training.dry_run import dry_run
 from training.plan import make_plan
@@ -178,16 +179,17 @@ def test_dry_run_lists_its_sites(capsys):
     ("name", "metric"), [("scenes_plain_retinanet", "AP"), ("scenes_plain_fcn", "mIoU")]
 )
 def test_pyramids_stand_on_it(classifier, tmp_path, name, metric):
-    config = small_pyramid(name, pretrained=str(classifier))
+    config = small_pyramid(name, init_from=str(classifier))
     config.drop.places.update(group3=0.5, group4=1.0)
     plan = make_plan(config, make_task, jax.devices())
-    loaded = pretrained.load_backbone(plan, make_task)
+    loaded = init_from.load(plan, make_task).arrays
     source = make_plan(small_classifier(), make_task, jax.devices(), train=False)
     trained = source.restore(classifier / "checkpoints")
-    for part in ("params", "batch_stats"):
-        assert jax.tree.leaves(loaded[part])
-        expected = {layer: x for layer, x in trained[part].items() if layer != "head"}
-        jax.tree.map(np.testing.assert_array_equal, loaded[part], expected)
+    trained = flatten_dict({part: trained[part] for part in ("params", "batch_stats")})
+    expected = {(p[0], "backbone", *p[1:]): x for p, x in trained.items() if p[1] != "head"}
+    assert loaded.keys() == expected.keys()
+    for path, x in expected.items():
+        np.testing.assert_array_equal(loaded[path], x)
 
     assert train.train(config, tmp_path / "run") == 0
     lines = records(tmp_path / "run")
@@ -222,10 +224,12 @@ def test_a_backbone_without_running_statistics(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("models.plain"), "ConvNorm", ConvScale)
     state = tiny_detection.save_classifier(tmp_path, small_classifier())
     assert not state["batch_stats"]
-    config = small_pyramid("scenes_plain_fcn", pretrained=str(tmp_path), ema_decay=0.9)
+    config = small_pyramid("scenes_plain_fcn", init_from=str(tmp_path), ema_decay=0.9)
     plan = make_plan(config, make_task, jax.devices())
-    new = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), plan.abstract_state)
-    loaded = pretrained.with_backbone(new, pretrained.load_backbone(plan, make_task))
+    new = jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), plan.abstract_state
+    )
+    loaded = init_from.start_from(new, init_from.load(plan, make_task))
     assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, new)
     for of in (loaded, loaded["ema"]):
         jax.tree.map(
@@ -237,12 +241,12 @@ def test_a_backbone_without_running_statistics(tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_named(classifier):
     def plan(**fields):
-        config = small_pyramid("scenes_plain_fcn", pretrained=str(classifier), **fields)
+        config = small_pyramid("scenes_plain_fcn", init_from=str(classifier), **fields)
         return make_plan(config, make_task, jax.devices())
 
     message = r"another network \(model.widths is .*16.* there, .*8.* here\)"
     with pytest.raises(ConfigError, match=message):
-        pretrained.load_backbone(plan(model__widths=(4, 8, 8, 8)), make_task)
+        init_from.load(plan(model__widths=(4, 8, 8, 8)), make_task)
     with pytest.raises(ConfigError, match=r"levels \[1, 2, 3, 4\] and max_level at least 4"):
         plan(model__max_level=3)
     with pytest.raises(ConfigError, match="match no drop_path site of the model"):

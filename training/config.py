@@ -20,6 +20,9 @@ EXIT_DIVERGED = 3
 # Fields that say where a run is computed, not what: it may go on with others.
 _FREE = {"shard_state"}
 
+# Fields that had another name before.
+RENAMED = {"pretrained": "init_from"}
+
 
 class ConfigError(ValueError):
     """The config, or what it is to work on, is wrong; the message says what would be right."""
@@ -97,6 +100,9 @@ def _exits(codes: dict[type[Exception], int]):
 def _sentence(error: Exception) -> str:
     """What an error means, in one line."""
     text = str(error)
+    for old, new in RENAMED.items():
+        if re.search(rf"'{old}'|\"{old}\"", text) and isinstance(error, AttributeError):
+            return f"config.{old} is called config.{new} now"
     if meant := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
         return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
     if isinstance(error, AttributeError) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from training import sharding
+from training import init_from, sharding
 from training.plan import Plan, make_plan
 
 
@@ -23,8 +23,9 @@ def dry_run(config: Any, make_task, devices, *, compile_step: bool = False):
         memory analysis.
 
     Raises:
-      ConfigError: what is wrong with the config.
+      ConfigError, DataError: what is wrong with the config, or with what it starts from.
     """
+    init_from.settle(config)
     plan = make_plan(config, make_task, devices, need_data=False)
     state, batch = plan.abstract_state, plan.abstract_batch
 
@@ -47,6 +48,8 @@ def dry_run(config: Any, make_task, devices, *, compile_step: bool = False):
 
     _print_sites(plan)
     _print_schedules(plan)
+    if config.init_from is not None:
+        print(f"\n{init_from.load(plan, make_task).text}")
 
     began = time.monotonic()
     lowered = plan.lower_train_step()

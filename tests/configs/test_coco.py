@@ -18,7 +18,7 @@ from training.plan import lengths, make_plan
 # Section 5 and, for DropBlock's places and the classes, sections 7.6 and 7.10; lengths and learning
 # rates are below.
 SCRATCH = {
-    "pretrained": None,
+    "init_from": None,
     "batch_size": 64,
     "model.bn_momentum": 0.997,
     "model.bn_epsilon": 1e-4,
@@ -64,7 +64,7 @@ PARAMETERS += 2 * 4 * (_CONV + 5 * 2 * 256) + (9 * 256 + 1) * 9 * (80 + 4)
 
 # Table 3: what each row changes.
 ROWS = {
-    "finetune": {"pretrained": "runs/imagenet_resnet50"},
+    "finetune": {"init_from": "runs/imagenet_resnet50"},
     "scratch": {},
     "block1": {"drop.kind": "dropblock", "drop.block_size": 1},
     "block3": {"drop.kind": "dropblock", "drop.block_size": 3},
@@ -92,6 +92,12 @@ def test_the_rows_are_the_papers_and_nobody_elses():
     assert [row.variant for row in rows] == [row.name for row in rows] == list(ROWS)
     assert [row.name for row in table3.make_rows(coco=False)] == list(ROWS)[1:]
     assert not any(row.paper for row in table3.make_rows(coco=False))
+    # With weights the first row starts from them, of other data as long as the others.
+    for coco, variant in ((True, "finetune"), (False, "scratch")):
+        first, *others = table3.make_rows(coco, "w.npz")
+        assert (first.name, first.variant) == ("finetune", variant)
+        assert first.overrides == {"init_from": "w.npz"}
+        assert others == table3.make_rows(coco)[coco:]
     expected = re.findall(
         r"^    :(\w+) +([\d.]+) +([\d.]+) +([\d.]+)", coco_retinanet.__doc__, re.M
     )

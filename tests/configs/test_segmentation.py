@@ -16,7 +16,7 @@ from training.plan import make_plan
 
 # Section 6 and, for DropBlock's places, section 7.7; lengths and learning rates are below.
 SCRATCH = {
-    "pretrained": None,
+    "init_from": None,
     "batch_size": 64,
     "model.depth": 101,
     "model.min_level": 3,
@@ -45,7 +45,7 @@ SCRATCH = {
 HEAD = {"drop.kind": "dropblock"}
 # Table 4: what each row changes; then the backbone in the head's place.
 ROWS = {
-    "finetune": {"pretrained": "runs/imagenet_resnet101"},
+    "finetune": {"init_from": "runs/imagenet_resnet101"},
     "scratch": {},
     "block1": HEAD | {"drop.block_size": 1},
     "block4": HEAD | {"drop.block_size": 4},
@@ -69,6 +69,11 @@ def test_every_row_of_the_table_is_a_variant():
     assert {row.variant for row in voc} == set(ROWS)
     assert {row.variant for row in other} == set(ROWS) - {"finetune"}
     assert [row.overrides for row in other[-3:]] == [{"drop.block_size": b} for b in (1, 4, 16)]
+    for voc_rows, variant in ((True, "finetune"), (False, "scratch")):
+        first, *others = table4.make_rows(voc_rows, "w.npz")
+        assert (first.name, first.variant) == ("finetune", variant)
+        assert first.overrides == {"init_from": "w.npz"}
+        assert others == table4.make_rows(voc_rows)[voc_rows:]
     # The page and the config's docstring have the same numbers.
     doc = inspect.getdoc(voc_fcn) or ""
     for row in voc[:5]:
@@ -101,6 +106,7 @@ def test_the_papers_schedules():
 def test_every_variant_passes_a_dry_run(variant, capsys):
     config = voc_fcn.get_config(variant)
     config.data.dir = "nowhere"
+    config.init_from = None  # a dry run would look for it
     dry_run(config, make_task, jax.devices()[:1])
     out = capsys.readouterr().out
     # ResNet-101 42,500,160; laterals 918,272; 3x3 convolutions of the pyramid 1,770,240 and of the

@@ -45,6 +45,16 @@ def test_values_and_gradients_are_xlas(size, window, strides, dtype):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("size", [(4, 6), (5, 8), (1, 7)])
+def test_padding_alike_on_both_sides(platform, size):
+    x = -jax.random.uniform(jax.random.key(0), (2, *size, 3))  # less than 0, which pads nothing
+    found = pooling.max_pool(x, (3, 3), (2, 2), platform, ((1, 1), (1, 1)))
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(found, windows.max((4, 5)))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(("size", "window", "strides"), _CASES)
 def test_of_equal_values_the_first_gets_the_gradient(platform, size, window, strides):
     # Few values, so that nearly every window has ties, as where blocks have been dropped.

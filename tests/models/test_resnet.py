@@ -212,6 +212,16 @@ def test_a_backbone_has_no_head_and_other_constants():
     assert nnx.eval_shape(make).features[0] == ("group1", 4, 64)
 
 
+def test_pytorchs_convention_is_its_padding_and_epsilon():
+    norm = Norm(momentum=0.997, epsilon=1e-4)
+    for convention, epsilon, same in (("tensorflow", 1e-4, True), ("pytorch", 1e-5, False)):
+        model = nnx.eval_shape(lambda: small(convention=convention, classes=None, norm=norm))  # noqa: B023
+        norms = [part for _, part in nnx.iter_modules(model) if isinstance(part, nnx.BatchNorm)]
+        assert {(bn.momentum, bn.epsilon) for bn in norms} == {(0.997, epsilon)}
+        assert (model.pool_padding == "SAME") == same
+    assert small(convention="pytorch").pool_padding == ((1, 1), (1, 1))
+
+
 def test_dropping_needs_a_key_and_only_a_key(key):
     model, x = small(drop=DROP), jnp.ones((2, 28, 28, 1))
     with pytest.raises(ValueError, match="rng must be a JAX key"):
@@ -265,6 +275,7 @@ def test_bfloat16_computes_in_half_and_keeps_parameters_in_float32(key):
     [
         ({"depth": 20}, "depth.*20"),
         ({"stem": "tiny"}, "stem.*'tiny'"),
+        ({"convention": "caffe"}, "convention.*'tensorflow', 'pytorch'.*'caffe'"),
         ({"stem_stride": 0}, "stem_stride.*0"),
         ({"width_multiplier": 0.001}, "width_multiplier.*0.001"),
         ({"drop": Drop("dropblock", {"group9": 1.0})}, "group9.*group1"),
