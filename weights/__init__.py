@@ -1,1 +1,1 @@
-"""Weights of other people's networks: their files, which are not trusted, and whose names are whose."""
+"""Weights of PyTorch's networks: their files, which are not trusted, and their names in ours."""

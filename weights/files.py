@@ -34,7 +34,7 @@ def opened(path: str | pathlib.Path) -> Iterator[dict[str, Stored]]:
     Raises:
       DataError: it is not there, of another form, or damaged; also where only `read` finds that.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path} does not end in {' or '.join(SUFFIXES)}")
     if not path.is_file():
@@ -94,7 +94,7 @@ def save(path: str | pathlib.Path, arrays: dict[str, np.ndarray]):
     """Writes a file that `opened` reads, whole or not at all.
 
     Raises:
-      DataError: its name ends in none of `SUFFIXES`.
+      DataError: its name ends in none of `SUFFIXES`, or its form cannot hold such an array.
     """
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
@@ -106,7 +106,7 @@ def save(path: str | pathlib.Path, arrays: dict[str, np.ndarray]):
         else:
             save_file(arrays, draft)
         draft.replace(path)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be written ({error})") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -52,8 +52,9 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "w.npz"
     files.save(path, ARRAYS)
     before = path.read_bytes()
-    with pytest.raises(ValueError):
-        files.save(path, {"a": np.asarray([{}], object)})
+    for bad in ({"a": np.asarray([{}], object)}, {"file": ARRAYS["half"]}):
+        with pytest.raises(DataError, match="w.npz cannot be written"):
+            files.save(path, bad)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     with pytest.raises(DataError, match=r"w.txt does not end in .safetensors or .npz"):
         files.save(tmp_path / "w.txt", ARRAYS)

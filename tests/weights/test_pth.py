@@ -219,9 +219,9 @@ def test_tensors_that_pytorch_wrote(tmp_path, dtype):
     torch.save(tensors, tmp_path / "w.pth")
     found = pth.read(tmp_path / "w.pth")
     assert found.keys() == tensors.keys()
-    for name, tensor in tensors.items():
+    for name, written in tensors.items():
         assert found[name].dtype.name == dtype
-        expected = tensor.detach().double().numpy()
+        expected = written.detach().double().numpy()
         np.testing.assert_array_equal(found[name].astype(np.float64), expected)
 
 
