@@ -6,7 +6,8 @@ all of them.
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def max_pool(
     window: tuple[int, int],
     strides: tuple[int, int],
     platform: str | None,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: Any = "SAME",
 ) -> jax.Array:
     """The largest value under the window; `[batch, height, width, channels]` in and out.
 
@@ -48,7 +49,7 @@ def _first_of_largest(first, second):
     return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
 
-def _by_axes(x, window, strides, combine: Callable, fill, padding="SAME"):
+def _by_axes(x, window, strides, combine: Callable, fill, padding: Any = "SAME"):
     """Combines shifted maps, first along rows, then rows: the first of all is first in each.
 
     On a CPU XLA takes five times as long for a window and, backward, a scatter.
