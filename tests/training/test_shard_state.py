@@ -14,7 +14,7 @@ import tiny_segmentation
 from configs import imagenet_resnet50
 from tasks import make_task
 from training import config as config_lib
-from training import dry_run, pretrained, sharding
+from training import dry_run, init_from, sharding
 from training.evaluation import make_evaluate
 from training.plan import make_plan
 from training.state import variables
@@ -191,8 +191,8 @@ def test_a_checkpoint_is_restored_in_either_form(shard, tmp_path):
 
 def test_a_backbone_of_a_whole_state_is_cut(tmp_path):
     expected = tiny_detection.save_classifier(tmp_path)["ema"]
-    plan = plan_of("detection", pretrained=str(tmp_path))
-    loaded = pretrained.with_backbone(plan.create(), pretrained.load_backbone(plan, make_task))
+    plan = plan_of("detection", init_from=str(tmp_path))
+    loaded = init_from.start_from(plan.create(), init_from.load(plan, make_task))
     assert_placed(loaded, plan)
     for name, parts in expected.items():
         parts = {part: x for part, x in parts.items() if part != "head"}
