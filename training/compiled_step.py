@@ -124,18 +124,23 @@ def _refused(text: str) -> tuple[float | None, float]:
 
 def does_not_fit(plan: Plan, needed: float, has: float) -> str:
     """By how much a step is too large for a device's memory, and what would help, in a sentence."""
-    state = sum(
+    state = state_bytes(plan)
+    return (
+        f"the training step does not fit: it takes at least {needed / GIB:.2f} GiB of a device's "
+        f"{has / GIB:.2f}, {(needed - has) / GIB:.2f} too much ({state / GIB:.2f} is the state); "
+        f"what helps: {', '.join(_remedies(plan, large_state=state > has / 2))}"
+    )
+
+
+def state_bytes(plan: Plan) -> int:
+    """Of the training state on each device."""
+    return sum(
         x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
         for x in jax.tree.leaves(plan.abstract_state)
     )
-    return (
-        f"the training step does not fit: it takes {needed / GIB:.2f} GiB of a device's "
-        f"{has / GIB:.2f}, {(needed - has) / GIB:.2f} too much ({state / GIB:.2f} is the state); "
-        f"what helps: {', '.join(_remedies(plan, state > has / 2))}"
-    )
 
 
-def _remedies(plan: Plan, large_state: bool) -> list[str]:
+def _remedies(plan: Plan, *, large_state: bool) -> list[str]:
     """Fields that make a step smaller, the one that helps most first."""
     config = plan.config
     sharded = (
@@ -152,11 +157,15 @@ def _remedies(plan: Plan, large_state: bool) -> list[str]:
     for accumulate in range(config.accumulate + 1, config.batch_size // plan.mesh.size + 1):
         examples, left = divmod(config.batch_size, accumulate)
         # A micro-batch is cut over the devices, and into groups of BatchNorm.
-        if not left and examples % plan.mesh.size == 0 and not (group and examples % group):
+        if not left and not examples % plan.mesh.size and _in_groups(examples, group):
             found.append(f"--config.accumulate={accumulate}")
             break
     found += ["a smaller --config.batch_size", "more devices"] + ([] if large_state else sharded)
     return found
+
+
+def _in_groups(examples: int, group: int) -> bool:
+    return group == 0 or group >= examples or examples % group == 0
 
 
 # --- What is said of it.
@@ -168,7 +177,7 @@ def report(step: CompiledStep, plan: Plan, topology: Topology | None = None) -> 
         f"seconds to compile the training step: {step.seconds_to_compile:.1f}",
         f"memory of each device, as XLA plans it for {plan.platform}: {step.memory / GIB:.2f} GiB"
         + (f" of {topology.chip.memory / GIB:.2f}" if topology else "")
-        + f", {step.temporary / GIB:.2f} of it temporary",
+        + f", {state_bytes(plan) / GIB:.2f} of it the state, {step.temporary / GIB:.2f} temporary",
         "collectives of a step:" + ("" if step.collectives else " none"),
     ]
     kinds = collections.defaultdict(list)
@@ -202,7 +211,7 @@ def report(step: CompiledStep, plan: Plan, topology: Topology | None = None) -> 
     best, worst = bounds(step, batch)
     lines.append(
         f"images/s at most: {best:,.0f} ({best / chips:,.0f} on each chip); "
-        f"{worst:,.0f} where collectives wait for each other's work ({worst / best:.1%})"
+        f"{worst:,.0f} if nothing runs beside the collectives ({worst / best:.1%})"
         if chips > 1
         else f"images/s at most: {best:,.0f}"
     )

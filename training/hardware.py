@@ -244,12 +244,20 @@ def _tpu(name: str, chip: Tpu, kind: str, shape: str) -> Topology:
         )
     _require("libtpu", extra="tpu")
     jax.config.update("jax_platforms", "cpu")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its name
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time
-    for where in ("TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL"):
-        os.environ.setdefault(where, "3")  # it warns that there is none
+    # There is no TPU to ask who it is, which libtpu would complain of; and more than one process
+    # may compile at a time.
+    for name_of, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+    ):
+        os.environ.setdefault(name_of, value)
     whole = f"{kind}:{'x'.join(map(str, axes))}"
-    devices = topologies.get_topology_desc(whole, platform="tpu").devices
+    try:
+        devices = topologies.get_topology_desc(whole, platform="tpu").devices
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(f"libtpu has no {whole}: {str(error).splitlines()[0]}") from error
     if not shape:
         return Topology(name, chip, devices[:1], math.inf, 0)
     rings = [axis % chip.ring == 0 for axis in axes]
