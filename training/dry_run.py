@@ -54,8 +54,8 @@ def dry_run(
     began = time.monotonic()
     lowered = plan.lower_train_step()
     traced = time.monotonic() - began
-    flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
-    print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
+    if costs := lowered.cost_analysis():  # of hardware that is not there, there are none
+        print(f"\nFLOPs of a training step, before XLA optimises: {costs['flops']:.4g}")
     _print_memory(plan)
     if compile_step:
         if topology is not None:

@@ -186,7 +186,7 @@ class Topology:
     """
 
     name: str
-    chip: Chip
+    chip: Tpu | Gpu
     devices: list
     send: float
     hops: float

@@ -178,13 +178,13 @@ def test_a_large_state_is_cut_first(plan):
     assert cut not in remedies(plan, **whole | {"shard_state": True}, large_state=True)
 
 
-def said(seconds=0.02, sending=0.005, chip="v5e"):
+def said(seconds=0.02, sending=0.005, chip="v5e", memory=12 * GIB):
     collectives = [
         hlo.Collective("all-reduce", 4_000_000, 1),
         hlo.Collective("all-reduce", 1_000, 10),
         hlo.Collective("all-gather", 2_000_000, 3),
     ]
-    found = CompiledStep(61.04, 12 * GIB, 3 * GIB, collectives, 7, 2, 30e6, seconds, sending)
+    found = CompiledStep(61.04, memory, 3 * GIB, collectives, 7, 2, 30e6, seconds, sending)
     config = types.SimpleNamespace(batch_size=64)
     plan = types.SimpleNamespace(config=config, platform="tpu", abstract_state=[])
     return compiled_step.report(found, plan, two_of({**TPUS, **GPUS}[chip])).splitlines()
@@ -206,6 +206,14 @@ def test_what_is_said_of_a_step():
         "collectives (80.0%)",
     ]
     assert "least time by the bytes and convolutions of the kernels: 20.00 ms" in said(chip="h100")
+
+
+def test_a_gpu_is_told_to_give_more_than_jax_takes():
+    memory = GPUS["h100"].memory
+    line = "  which is more than JAX takes: set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95"
+    assert line not in said(chip="h100", memory=int(0.74 * memory))
+    assert line == said(chip="h100", memory=int(0.76 * memory))[2]
+    assert line not in said(chip="v5e", memory=int(0.9 * TPUS["v5e"].memory))
 
 
 def test_what_is_sent_may_be_what_limits():
