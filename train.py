@@ -2,6 +2,7 @@
 
     python train.py --config configs/mnist_resnet.py --workdir runs/mnist
     python train.py --config configs/imagenet_resnet50.py:dropblock --dry_run
+    python train.py --config configs/imagenet_resnet50.py --dry_run=compile --topology v5e:2x4
 
 The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad input, 3 diverged,
 143 pre-empted after saving.
@@ -19,9 +20,10 @@ from ml_collections import config_flags
 
 from inputs.images import DataError
 from tasks import make_task
-from training import compilation, init_from, memory, multihost, plots, telemetry
+from training import compilation, hardware, init_from, memory, multihost, plots, telemetry
 from training import config as config_lib
 from training import logging as log_lib
+from training.config import ConfigError
 from training.dry_run import dry_run
 from training.evaluation import Evaluation, make_evaluate
 from training.files import write
@@ -50,14 +52,25 @@ def main():
             "Build everything by shape, print it, and stop; --dry_run=compile also compiles.",
         )
     )
+    topology = flags.DEFINE_string(
+        "topology", None, f"What --dry_run=compile is for, though it is not here: {hardware.HELP}."
+    )
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
     flags.mark_flag_as_required("config")
 
     def command(_) -> int:
         multihost.initialize(hosts.value)
+        if topology.value is not None and dry.value != "compile":
+            raise ConfigError("--topology is for --dry_run=compile: what is not here cannot train")
         if dry.value != "false":
-            devices, compile_step = jax.devices(), dry.value == "compile"
-            dry_run(config.value, make_task, devices, compile_step=compile_step)
+            there = hardware.topology(topology.value) if topology.value is not None else None
+            dry_run(
+                config.value,
+                make_task,
+                jax.devices() if there is None else there.devices,
+                compile_step=dry.value == "compile",
+                topology=there,
+            )
             return 0
         memory.keep_freed()
         name = config_flags.get_config_filename(flags.FLAGS["config"])

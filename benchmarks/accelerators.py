@@ -5,9 +5,8 @@
     python -m benchmarks.accelerators --step imagenet_resnet50 --batch_size 64   # a training step
 
 No accelerator is needed, and nothing runs: **these are compilers' figures, not times.** They are
-good for comparing forms of one thing. A TPU's compiler is in `pip install -e '.[train,tpu]' -c
-constraints.txt`; an H100's in `pip install --no-deps jax-cuda12-plugin==V jax-cuda12-pjrt==V`,
-V being jax's version, and CUDA's `ptxas` on the PATH or in /usr/local/cuda.
+good for comparing forms of one thing. Where a compiler is missing, a sentence says what brings it
+(training/hardware.py).
 
 The op on a TPU: each kernel takes the longer of its instructions (VLIW bundles as scheduled, times
 the turns of their loops) over the clock, and of the bytes that it moves to and from HBM over the
@@ -23,10 +22,7 @@ turn as often as data says ("open") count once, here as for the op: multiply the
 
 import argparse
 import contextlib
-import dataclasses
 import functools
-import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import re
@@ -36,7 +32,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from benchmarks import machine_code
@@ -44,23 +39,12 @@ from benchmarks.dropblock_op import BLOCK, bernoulli_dropout, literal, with_back
 from benchmarks.train_step import VARIANTS, config_of
 from dropblock import dropblock, dropout
 from tasks import make_task
+from training import hlo
+from training.compiled_step import compile_train_step, described
+from training.config import ConfigError
+from training.hardware import GPUS, TPUS, Tpu, topology
 from training.plan import make_plan
 
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A TPU: its smallest topology, its clock in Hz and its HBM's bytes a second."""
-
-    topology: str
-    clock: float
-    bandwidth: float
-
-
-CHIPS = {
-    "v5e": Chip("v5e:2x2", 1.5e9, 819e9),
-    "v5p": Chip("v5p:2x2x1", 1.75e9, 2765e9),
-    "v6e": Chip("v6e:2x2", 1.75e9, 1640e9),
-}
 # A map, and after a colon the block where it is not of BLOCK.
 MAPS = (
     "32x14x14x1024",
@@ -71,93 +55,7 @@ MAPS = (
     "16x65x65x256:4",
     "16x65x65x256:16",
 )
-H100_MAPS = ("128x14x14x1024", "128x7x7x2048")
-# What the compiler asks of the GPU; without versions it takes what it was built with.
-H100 = """
-device_description_str: "NVIDIA H100 80GB HBM3"
-gpu_device_info {
-  name: "NVIDIA H100 80GB HBM3"
-  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  threads_per_core_limit: 2048
-  thread_dim_limit_x: 1024
-  thread_dim_limit_y: 1024
-  thread_dim_limit_z: 64
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  l2_cache_size: 52428800
-  memory_bandwidth: 3352320000000
-  device_memory_size: 84942979072
-}
-"""
-
-
-# --- The compilers.
-
-
-def tpu(topology: str, dump: str | None = None):
-    """A topology's devices; of what is compiled for them the machine code comes out in `dump`."""
-    _require("libtpu", "pip install -e '.[train,tpu]' -c constraints.txt")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its name
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time
-    if dump is not None:
-        files = "final_bundles|deduplication-map"
-        flags = f"to={dump}", "llo_text=true", f"llo_pass_label_regex={files}"
-        args = [os.environ.get("LIBTPU_INIT_ARGS", ""), *(f"--xla_jf_dump_{f}" for f in flags)]
-        os.environ["LIBTPU_INIT_ARGS"] = " ".join(args)
-    return topologies.get_topology_desc(topology, platform="tpu").devices
-
-
-def h100():
-    """An H100 that is not there."""
-    version = jax.__version__
-    install = f"pip install --no-deps jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version}"
-    _require("jax_cuda12_plugin", install)
-    _require("jax_plugins.xla_cuda12", install)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_collect_cost_model_stats=true"
-
-    # Lowering asks for a live GPU, only to learn that "gpu" is "cuda"; jax issue 23971.
-    from jax._src import xla_bridge
-
-    canonicalize = xla_bridge.canonicalize_platform
-
-    def without_gpu(platform):
-        try:
-            return canonicalize(platform)
-        except RuntimeError:
-            return "cuda"
-
-    xla_bridge.canonicalize_platform = without_gpu
-    return topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1").devices
-
-
-def _require(module, install):
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise SystemExit(f"There is no {module} to compile with: {install}")
-
-
-def _version(package):
-    try:
-        return f", {package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+GPU_MAPS = ("128x14x14x1024", "128x7x7x2048")
 
 
 # --- The op.
@@ -195,16 +93,24 @@ def op_costs(name, dtype, backward, device, cost):
     return costs
 
 
-def h100_cost(lowered):
-    """Microseconds of a lowered function on an H100, and what is in it."""
+def gpu_cost(lowered):
+    """Microseconds of a lowered function on a GPU, and what is in it."""
     compiled = lowered.compile()
-    module = machine_code.parse(compiled.as_text())
-    us, open_loops = machine_code.total(module, machine_code.exec_time_us)
-    kernels, _ = machine_code.total(module, lambda _, op: op.kind not in machine_code.FREE)
+    module = hlo.parse(compiled.as_text())
+    us, open_loops = hlo.total(module, hlo.exec_time_us)
+    kernels, _ = hlo.total(module, lambda _, op: op.kind not in hlo.FREE)
     return _described(module, compiled, us, open_loops, kernels)
 
 
-def tpu_cost(lowered, chip: Chip, dump: pathlib.Path):
+def dump_machine_code(folder: str):
+    """Has libtpu put out there what it makes; to be called before it is loaded."""
+    files = "final_bundles|deduplication-map"
+    flags = f"to={folder}", "llo_text=true", f"llo_pass_label_regex={files}"
+    args = [os.environ.get("LIBTPU_INIT_ARGS", ""), *(f"--xla_jf_dump_{f}" for f in flags)]
+    os.environ["LIBTPU_INIT_ARGS"] = " ".join(args)
+
+
+def tpu_cost(lowered, chip: Tpu, dump: pathlib.Path):
     """Microseconds of a lowered function on a chip, and what is in it."""
     for path in dump.iterdir():
         path.unlink()
@@ -217,7 +123,7 @@ def tpu_cost(lowered, chip: Chip, dump: pathlib.Path):
     for path in dump.glob("*-deduplication-map.txt"):
         same = machine_code.alike(path.read_text())
         kernels |= {name: kernels[first] for name, first in same.items() if first in kernels}
-    module = machine_code.parse(compiled.as_text())
+    module = hlo.parse(compiled.as_text())
 
     @functools.cache
     def traffic(computation):
@@ -230,14 +136,14 @@ def tpu_cost(lowered, chip: Chip, dump: pathlib.Path):
         moved = traffic(computation).get(op.name, 0)
         return max(kernels[op.name][0] / chip.clock, moved / chip.bandwidth)
 
-    total, open_loops = machine_code.total(module, seconds)
+    total, open_loops = hlo.total(module, seconds)
     # What runs between the kernels: scalars, some hundred bundles. Its loops are the module's, and
     # count once here.
     total += kernels["TLP"][0] / chip.clock
     memory = compiled.memory_analysis()
     least = memory.argument_size_in_bytes + memory.output_size_in_bytes
     open_loops += sum(loops for name, (_, loops) in kernels.items() if name != "TLP")
-    count, _ = machine_code.total(module, lambda _, op: op.name in kernels)
+    count, _ = hlo.total(module, lambda _, op: op.name in kernels)
     us = max(total, least / chip.bandwidth) * 1e6
     return _described(module, compiled, us, open_loops, count)
 
@@ -281,26 +187,21 @@ def table(header, rows):
 # --- The step.
 
 
-def step_cost(config, devices):
+def step_cost(config, there):
     """What compiling a config's training step takes, and what the compiler says of it."""
-    plan = make_plan(config, make_task, devices, need_data=False)
+    plan = make_plan(config, make_task, there.devices, need_data=False)
     began = time.monotonic()
     lowered = plan.lower_train_step()
-    traced = time.monotonic()
-    compiled = lowered.compile()
-    done = time.monotonic()
-    text, memory = compiled.as_text(), compiled.memory_analysis()
-    assert text is not None and memory is not None
-    module = machine_code.parse(text)
-    cycles, open_loops = machine_code.total(module, machine_code.estimated_cycles)
+    traced = time.monotonic() - began
+    step = compile_train_step(plan, lowered, there)
     return {
-        "s to trace and lower": traced - began,
-        "s to compile": done - traced,
-        "estimated Mcycles": cycles / 1e6,
-        "temporary MB": memory.temp_size_in_bytes / 1e6,
-        "loops": module.count("while"),
-        "open loops": open_loops,
-        "all-reduces": module.count("all-reduce", "all-reduce-start"),
+        "s to trace and lower": traced,
+        "s to compile": step.seconds_to_compile,
+        "estimated Mcycles": step.cycles / 1e6,
+        "temporary MB": step.temporary / 1e6,
+        "loops": step.loops,
+        "open loops": step.open_loops,
+        "all-reduces": sum(one.times for one in step.collectives if one.kind == "all-reduce"),
     }
 
 
@@ -317,52 +218,57 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--chip", default="v5e", choices=[*CHIPS, "h100"])
+    parser.add_argument("--chip", default="v5e", choices=[*TPUS, *GPUS])
     parser.add_argument("--maps", nargs="+", help="such as 32x14x14x1024, or 16x65x65x256:4")
     parser.add_argument("--backward", action="store_true", help="the op forward and backward")
     parser.add_argument("--step", metavar="CONFIG", help="a file in configs/: a step in its place")
     parser.add_argument("--batch_size", type=int, default=64, help="of a step, on each chip")
-    parser.add_argument("--topology", help="of a step, such as v5e:4x4; default: few of --chip")
+    parser.add_argument("--topology", help="of a step, such as v5e:4x4; default: a host of --chip")
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
-    if args.step and args.chip == "h100":
+    if args.step and args.chip in GPUS:
         parser.error("a step is compiled for TPUs only")
-    # Arrays are made nowhere, and what looks for an accelerator to make them on finds none.
-    jax.config.update("jax_platforms", "cpu")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        _step(args) if args.step else _op(args)
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from error
 
-    said = "a compiler's figures, not times"
-    if args.step:
-        topology = args.topology or CHIPS[args.chip].topology
-        devices = tpu(topology)
-        print(
-            f"{args.step}, {args.batch_size} images on each of {len(devices)} chips of {topology}, "
-            f"{args.dtype}; {said}; jax {jax.__version__}{_version('libtpu')}\n",
-            flush=True,
-        )
-        costs = {}
-        for variant in VARIANTS:
-            print(variant, file=sys.stderr, flush=True)
-            config = config_of(args.step, variant)
-            config.batch_size, config.dtype = args.batch_size * len(devices), args.dtype
-            costs[variant] = step_cost(config, devices)
-        show_step(costs)
-        return
+
+def _step(args):
+    there = topology(args.topology or f"{args.chip}:{TPUS[args.chip].smallest}")
+    print(
+        f"{args.step}, {args.batch_size} images on each, {args.dtype}; {described(there)}\n",
+        flush=True,
+    )
+    costs = {}
+    for variant in VARIANTS:
+        print(variant, file=sys.stderr, flush=True)
+        config = config_of(args.step, variant)
+        config.batch_size = args.batch_size * len(there.devices)
+        config.dtype = args.dtype
+        costs[variant] = step_cost(config, there)
+    show_step(costs)
+
+
+def _op(args):
     with contextlib.ExitStack() as stack:
-        if args.chip == "h100":
-            maps, package, cost = args.maps or H100_MAPS, "jax-cuda12-plugin", h100_cost
-            device = h100()[0]
+        if args.chip in GPUS:
+            os.environ["XLA_FLAGS"] = (
+                f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_collect_cost_model_stats=true"
+            )
+            maps, cost = args.maps or GPU_MAPS, gpu_cost
         else:
             dump = stack.enter_context(tempfile.TemporaryDirectory())
-            chip, maps, package = CHIPS[args.chip], args.maps or MAPS, "libtpu"
-            device = tpu(chip.topology, dump)[0]
-            cost = functools.partial(tpu_cost, chip=chip, dump=pathlib.Path(dump))
+            dump_machine_code(dump)
+            maps = args.maps or MAPS
+            cost = functools.partial(tpu_cost, chip=TPUS[args.chip], dump=pathlib.Path(dump))
+        there = topology(args.chip)
         way = "forward + backward" if args.backward else "forward"
         print(
-            f"{device.device_kind}, {args.dtype}, block {BLOCK} or after the colon, {way}; {said}; "
-            f"jax {jax.__version__}{_version(package)}\n",
+            f"{args.dtype}, block {BLOCK} or after the colon, {way}; {described(there)}\n",
             flush=True,
         )
+        device = there.devices[0]
         show_op({name: op_costs(name, args.dtype, args.backward, device, cost) for name in maps})
 
 

@@ -8,22 +8,26 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from training import init_from, sharding
+from training import compiled_step, init_from, sharding
+from training.hardware import Topology
 from training.plan import Plan, make_plan
 
 
-def dry_run(config: Any, make_task, devices, *, compile_step: bool = False):
+def dry_run(
+    config: Any, make_task, devices, *, compile_step: bool = False, topology: Topology | None = None
+):
     """Prints parameters, FLOPs, bytes, batch shapes and schedules of a config; trains nothing.
 
     Args:
       config: see `configs/defaults.py`.
       make_task: see `make_plan`.
       devices: to train on.
-      compile_step: also compile the training step, and print how long that takes and XLA's
-        memory analysis.
+      compile_step: also compile the training step, and print what the compiler says of it.
+      topology: what the devices are of, if they need not be there.
 
     Raises:
-      ConfigError, DataError: what is wrong with the config, or with what it starts from.
+      ConfigError, DataError: what is wrong with the config or with what it starts from, or the
+        compiled step does not fit the devices.
     """
     init_from.settle(config)
     plan = make_plan(config, make_task, devices, need_data=False)
@@ -54,17 +58,15 @@ def dry_run(config: Any, make_task, devices, *, compile_step: bool = False):
     began = time.monotonic()
     lowered = plan.lower_train_step()
     traced = time.monotonic() - began
-    flops = (lowered.cost_analysis() or {}).get("flops", float("nan"))
-    print(f"\nFLOPs of a training step, before XLA optimises: {flops:.4g}")
+    if costs := lowered.cost_analysis():  # of hardware that is not there, there are none
+        print(f"\nFLOPs of a training step, before XLA optimises: {costs['flops']:.4g}")
     _print_memory(plan)
     if compile_step:
-        began = time.monotonic()
-        memory = lowered.compile().memory_analysis()
-        compiled = time.monotonic() - began
-        print(f"seconds to trace the training step: {traced:.1f}, to compile it: {compiled:.1f}")
-        print(f"bytes on each device, as XLA plans them for {plan.platform}:")
-        for name in ("argument", "output", "alias", "temp"):
-            print(f"  {name}: {getattr(memory, f'{name}_size_in_bytes'):,}")
+        if topology is not None:
+            print(f"\n{compiled_step.described(topology)}")
+        print(f"seconds to trace the training step: {traced:.1f}", flush=True)
+        step = compiled_step.compile_train_step(plan, lowered, topology)
+        print(compiled_step.report(step, plan, topology))
 
 
 def _bytes(tree) -> int:
