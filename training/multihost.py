@@ -99,8 +99,8 @@ def _wait(joined: threading.Event):
     print("waiting for all processes to join (--multihost)", file=sys.stderr, flush=True)
     if not joined.wait(_JOIN_SECONDS - 15):
         print(
-            f"error: not all processes have joined within {_JOIN_SECONDS} s: start the same command "
-            "on every host, where each must reach the coordinator's port",
+            f"error: not all processes have joined within {_JOIN_SECONDS} s: start the same "
+            "command on every host, where each must reach the coordinator's port",
             file=sys.stderr,
             flush=True,
         )

@@ -23,10 +23,10 @@ _TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
 class Peers:
     """Watches the processes that `jax.distributed` has joined, from threads of its own.
 
-    A process that waits for a dead one in a collective waits for ever on some devices, and jax ends
-    it with a stack trace on the others. So this one ends as soon as another has died or stopped with
-    an error, with a sentence that says which, and with that one's exit code. It takes the service of
-    jax in its recoverable form, which tells who is alive and leaves the rest to us.
+    A process that waits for a dead one in a collective waits for ever on some devices, and on the
+    others jax ends it with a stack trace. So this one ends as soon as another has died or stopped
+    with an error: with a sentence that says which, and that one's exit code. It takes the service
+    of jax in its recoverable form, which tells who is alive and leaves the rest to us.
     """
 
     def __init__(self):
@@ -64,10 +64,10 @@ class Peers:
         if isinstance(error, jax.errors.JaxRuntimeError):
             # That of a collective: most often another process is gone, and `_watch` will know.
             time.sleep(HEARTBEAT_SECONDS + 5)
-        note = json.dumps([code, sentence if error else None])
-        self._client.key_value_set(f"{_LEFT}/{self._index}", note)
         if error is None:
             self._client.wait_at_barrier(_END, _TEN_YEARS_MS)
+        note = json.dumps([code, sentence if error else None])
+        self._client.key_value_set(f"{_LEFT}/{self._index}", note)
         self._depart()
         if error is not None:
             # What the exit of the interpreter waits for may never come.
