@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 
 import jax
 import numpy as np
@@ -151,8 +150,11 @@ def untimed(workdir):
 def arrays(workdir, step):
     """Every array of a checkpoint, by its path."""
     path = workdir / "checkpoints" / str(step)
-    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
-        tree = ocp.load(path, checkpointable_name="state")
+    shapes = ocp.metadata(path, checkpointable_name="state").metadata
+    # Whatever devices they were on, of this process or of many.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    tree = ocp.load(path, shapes, checkpointable_name="state")
     return {
         jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)
     }

@@ -133,7 +133,8 @@ def from_process_0(make) -> Any:
     """What process 0 makes, on all, as JSON has it. To be asked by all at one point."""
     if jax.process_count() == 1:
         return make()
-    client, key = distributed.global_state.client, f"dropblock/from_process_0/{next(_questions)}"
+    client: Any = distributed.global_state.client
+    key = f"dropblock/from_process_0/{next(_questions)}"
     if jax.process_index() == 0:
         client.key_value_set(key, json.dumps(make()))
     # As long as it takes: should process 0 fail, this one is ended too.

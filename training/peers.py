@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 from jax._src import distributed
-from jax._src.lib import _jax
+from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
 # After so long without a heartbeat a process counts as dead.
 HEARTBEAT_SECONDS = 20
@@ -30,7 +30,7 @@ class Peers:
     """
 
     def __init__(self):
-        state = distributed.global_state
+        state: Any = distributed.global_state
         self._client, self._index = state.client, state.process_id
         self._all = list(range(state.num_processes))
         self._preemption: Any = None

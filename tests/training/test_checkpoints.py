@@ -280,7 +280,5 @@ def test_a_bucket_whose_package_is_not_there_is_said(monkeypatch):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(type(checkpoints_lib.epath.Path("gs://bucket/run")), "exists", fail)
-    with pytest.raises(
-        ConfigError, match="gs://bucket/run cannot be reached: .* gcsfs"
-    ):
+    with pytest.raises(ConfigError, match="gs://bucket/run cannot be reached: .* gcsfs"):
         open_at("gs://bucket/run")
