@@ -220,6 +220,7 @@ def test_none_waits_for_the_dead(task, count, victim, whole, tmp_path):
     after_step(processes[0], tmp_path, 2)
     began = time.monotonic()
     processes[victim].kill()
+    processes[victim].communicate()
     survivors = [process for index, process in enumerate(processes) if index != victim]
     outputs = finish_hosts(survivors, code=1)
     seconds = time.monotonic() - began

@@ -61,8 +61,9 @@ class Peers:
           error: what this process stops with, None at the end of its work.
           sentence: what the others are to say of it.
         """
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            # That of a collective: most often another process is gone, and `_watch` will know.
+        if code == 1 and isinstance(error, Exception):
+            # Neither bad input nor divergence but, say, a collective that failed: another process
+            # may be gone, which `_watch` will know and say.
             time.sleep(HEARTBEAT_SECONDS + 5)
         if error is None:
             self._client.wait_at_barrier(_END, _TEN_YEARS_MS)
