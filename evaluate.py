@@ -43,7 +43,7 @@ def main():
         run = pathlib.Path(workdir.value)
         memory.keep_freed()
         compilation.keep_compiled(run.parent)
-        config = config_lib.from_json(run / "config.json")
+        config = multihost.read_config(run / "config.json")
         if data_dir.value is not None:
             config.data.dir = data_dir.value
         if split.value is not None:
@@ -64,7 +64,7 @@ def main():
             print(json.dumps(result, indent=2))
         return 0
 
-    config_lib.run(command, DataError)
+    config_lib.run(command, DataError, leave=multihost.leave)
 
 
 def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out=None) -> dict:
@@ -86,6 +86,7 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
             config.drop.kind = "dropblock"
         config.model.head_keep_prob = 1.0  # the drop sites alone are to act
     plan = make_plan(config, make_task, jax.devices(), train=False)
+    multihost.hold_config_to_process_0(config)
     state = plan.restore(checkpoint_dir, checkpoint)
     run = make_evaluate(plan, drop=keep_prob is not None)
     evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)

@@ -18,7 +18,7 @@ from inputs import pipeline
 from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
 from tasks import make_task
-from training import compilation, memory, plots
+from training import compilation, memory, multihost, plots
 from training import config as config_lib
 from training.files import write
 from training.plan import make_plan
@@ -36,28 +36,31 @@ def main():
     checkpoint_dir = flags.DEFINE_string(
         "checkpoint_dir", None, "Where the checkpoints are. Default: WORKDIR/checkpoints."
     )
+    hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
 
     def command(argv) -> int:
+        multihost.initialize(hosts.value)
         memory.keep_freed()
         run, folder = pathlib.Path(workdir.value), pathlib.Path(out.value)
         compilation.keep_compiled(run.parent)
         # The shell expands a pattern to several words, of which the flag takes the first.
         files = pictures_of([*images.value, *argv[1:]])
         result = predict(
-            config_lib.from_json(run / "config.json"),
+            multihost.read_config(run / "config.json"),
             checkpoint_dir.value or run / "checkpoints",
             checkpoint.value,
             files,
             folder,
         )
-        write(folder / "predictions.json", json.dumps(result, indent=1) + "\n")
         skipped = result["skipped"]
-        print(f"{len(result['images'])} images predicted, in {folder}")
-        if skipped:
-            print(f"error: {len(skipped)} images could not be read, see above", file=sys.stderr)
+        if jax.process_index() == 0:
+            write(folder / "predictions.json", json.dumps(result, indent=1) + "\n")
+            print(f"{len(result['images'])} images predicted, in {folder}")
+            if skipped:
+                print(f"error: {len(skipped)} images could not be read, see above", file=sys.stderr)
         return 2 if skipped else 0
 
-    config_lib.run(command, DataError)
+    config_lib.run(command, DataError, leave=multihost.leave)
 
 
 def pictures_of(names: list[str]) -> dict[str, str]:
@@ -108,7 +111,7 @@ class _Images:
 
 
 def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out) -> dict:
-    """Predicts for images, and draws each.
+    """Predicts for images, and draws each: process 0 does, the others only predict.
 
     Args:
       config: of the run.
@@ -127,30 +130,32 @@ def predict(config, checkpoint_dir, checkpoint: str, files: dict[str, str], out)
     paths = list(files)
     config.batch_size = min(config.batch_size, len(paths))
     plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
+    multihost.hold_config_to_process_0(config)
+    multihost.hold_to_process_0("list of images", files)
     task, eval_step, batch_size = plan.task, plan.eval_step(), plan.batch_size
     state = plan.restore(checkpoint_dir, checkpoint)
     batches = pipeline.eval_batches(
         _Images(task, paths),
         task.transform(train=False),
         batch_size=batch_size,
+        rows=plan.rows,
         on_error="skip",
         num_threads=config.data.num_threads,
     )
     result = {"step": int(state["step"]), "images": [], "skipped": []}
     for number, batch in enumerate(batches):
-        batch_on_devices = plan.put_batch(batch)
-        _, predictions = eval_step(variables(state), batch_on_devices, plan.key, 1.0)
+        _, predictions = eval_step(variables(state), plan.put_batch(batch), plan.key, 1.0)
         predictions = jax.device_get(predictions)
         for row, path in enumerate(paths[number * batch_size : (number + 1) * batch_size]):
-            if not batch["mask"][row]:
+            if not predictions["mask"][row]:
                 result["skipped"].append(path)
-                continue
-            prediction = {name: values[row] for name, values in predictions.items()}
-            image = read_image(path, config.data.channels)
-            plots.save_figure(task.picture(image, prediction), out / files[path])
-            found = {"file": path, "picture": files[path]}
-            found |= {"height": image.shape[0], "width": image.shape[1]}
-            result["images"].append(found | task.describe(prediction))
+            elif jax.process_index() == 0:
+                prediction = {name: values[row] for name, values in predictions.items()}
+                image = read_image(path, config.data.channels)
+                plots.save_figure(task.picture(image, prediction), out / files[path])
+                found = {"file": path, "picture": files[path]}
+                found |= {"height": image.shape[0], "width": image.shape[1]}
+                result["images"].append(found | task.describe(prediction))
     return result
 
 

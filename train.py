@@ -83,7 +83,7 @@ def main():
             allow_config_change=allow_change.value,
         )
 
-    config_lib.run(command, DataError)
+    config_lib.run(command, DataError, leave=multihost.leave)
 
 
 def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) -> int:
@@ -111,6 +111,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
     plan = make_plan(config, make_task, jax.devices())
     task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
     config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
+    multihost.hold_config_to_process_0(config)
     hold_to_config = lead and not allow_config_change
     # A run that has logged or saved nothing yet has nothing to lose by another config.
     if hold_to_config and (workdir / "metrics.jsonl").exists():
@@ -124,6 +125,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 checkpoint_dir or workdir / "checkpoints", keep=config.keep_checkpoints
             )
         )
+        multihost.check_shared(checkpoints.directory)
         if hold_to_config and checkpoints.steps:
             config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state)

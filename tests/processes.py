@@ -4,10 +4,10 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
-import warnings
 
 import jax
 import numpy as np
@@ -22,10 +22,15 @@ def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimi
     command = [sys.executable, script, "--workdir", str(workdir)]
     if script == "train.py":
         command += ["--config", config]
+    return start_command(command + list(arguments), devices=devices, optimized=optimized)
+
+
+def start_command(command, *, devices=1, optimized=False):
+    """Starts any command, compiling lightly, or as users do."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
         "COLUMNS": "200",
-        "PYTHONPATH": str(ROOT / "tests"),  # whose configs import each other
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",  # whose configs import each other
     }
     if optimized:
         # What conftest.py has set goes too.
@@ -34,7 +39,7 @@ def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimi
     else:
         environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     return subprocess.Popen(
-        command + list(arguments),
+        command,
         cwd=ROOT,
         env=environment,
         text=True,
@@ -43,15 +48,56 @@ def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimi
     )
 
 
-def finish(process, code=0):
+def finish(process, code=0, timeout=300):
     """Waits for a process; returns its output, if it ended with `code`."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out + err
 
 
 def run(workdir, *arguments, code=0, **options):
     return finish(start(workdir, *arguments, **options), code)
+
+
+def addresses(count):
+    """What --multihost says to each of `count` processes of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [f"127.0.0.1:{port},{count},{index}" for index in range(count)]
+
+
+def start_hosts(workdir, count, *arguments, **options):
+    """Starts `count` processes of one run; INDEX in an argument is the process's."""
+    return [
+        start(
+            workdir,
+            f"--multihost={address}",
+            *(argument.replace("INDEX", str(index)) for argument in arguments),
+            **options,
+        )
+        for index, address in enumerate(addresses(count))
+    ]
+
+
+def finish_hosts(processes, code=0):
+    """Waits for all; returns the output of each, if they ended with `code`."""
+    try:
+        return [finish(process, code, timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def after_step(process, workdir, step):
+    """Waits until a run has logged a step and saved something."""
+    metrics = workdir / "metrics.jsonl"
+    while process.poll() is None:
+        logged = metrics.read_text().count("\n") if metrics.exists() else 0
+        if logged >= step and list(workdir.glob("checkpoints/*/manifest.json")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"ended with {process.returncode}\n{process.communicate()}")
 
 
 def once(tmp_path_factory, name, make):
@@ -104,8 +150,11 @@ def untimed(workdir):
 def arrays(workdir, step):
     """Every array of a checkpoint, by its path."""
     path = workdir / "checkpoints" / str(step)
-    with warnings.catch_warnings(action="ignore"):  # that no sharding was asked for
-        tree = ocp.load(path, checkpointable_name="state")
+    shapes = ocp.metadata(path, checkpointable_name="state").metadata
+    # Whatever devices they were on, of this process or of many.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    tree = ocp.load(path, shapes, checkpointable_name="state")
     return {
         jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)
     }

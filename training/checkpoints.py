@@ -29,11 +29,18 @@ class Checkpoints:
       directory: local, or a bucket's; created if it is not there.
       keep: how many to keep before the newest; None to keep all, and to read only.
       best_metric: the metric whose highest value is kept besides.
+
+    Raises:
+      ConfigError: a bucket that cannot be reached.
     """
 
     def __init__(self, directory, *, keep: int | None, best_metric: str):
         if "://" not in str(directory):
             directory = pathlib.Path(directory).absolute()  # Orbax takes no other
+        try:
+            epath.Path(directory).exists()
+        except ImportError as error:  # of the package that reads such buckets
+            raise ConfigError(f"{directory} cannot be reached: {error}") from error
         policies = ocp.training.preservation_policies
         best: Any = policies.BestN(
             get_metric_fn=lambda metrics: metrics[best_metric],

@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -54,8 +54,11 @@ def optional_value(name: str, values: Sequence[str] | None, help: str) -> flags.
     return flags.Flag(parser, None, name, "false", help, boolean=True)
 
 
-def run(main, *bad_data: type[Exception]):
+def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, sentence: None):
     """Parses the flags and runs `main(argv)`; `main` returns the exit code.
+
+    What comes of it is told to `leave(code, error, sentence)`, with an error of None where it ended
+    as it should.
 
     Bad input (ConfigError, `bad_data`, a path that is not there or not permitted) ends in one
     sentence and exit code 2, divergence in 3; --verbosity=1 adds the stack trace. Any other
@@ -81,8 +84,17 @@ def run(main, *bad_data: type[Exception]):
             return rest
 
     def guarded(argv):
-        with _exits({Diverged: EXIT_DIVERGED} | dict.fromkeys(bad_input, EXIT_BAD_INPUT)):
-            return main(argv)
+        try:
+            with _exits({Diverged: EXIT_DIVERGED} | dict.fromkeys(bad_input, EXIT_BAD_INPUT)):
+                code = main(argv)
+        except SystemExit as ended:
+            leave(ended.code, ended.__cause__ or ended, _sentence(ended.__cause__ or ended))
+            raise
+        except BaseException as error:
+            leave(1, error, _sentence(error))
+            raise
+        leave(code, None, "")
+        return code
 
     app.run(guarded, flags_parser=parse)
 
@@ -94,10 +106,11 @@ def _exits(codes: dict[type[Exception], int]):
     except tuple(codes) as error:
         logging.debug("", exc_info=True)
         print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
-        sys.exit(next(code for kind, code in codes.items() if isinstance(error, kind)))
+        code = next(code for kind, code in codes.items() if isinstance(error, kind))
+        raise SystemExit(code) from error
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """What an error means, in one line."""
     text = str(error)
     for old, new in RENAMED.items():

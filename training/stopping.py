@@ -7,8 +7,7 @@ class StopSignals:
     """Within it, the first SIGTERM or SIGINT is noted; the second acts as usual.
 
     Args:
-      processes: of this run. With several jax itself catches SIGTERM, and makes all of them stop at
-        one point.
+      processes: of this run. With several SIGTERM or SIGINT to any of them stops all, at one point.
     """
 
     def __init__(self, processes: int = 1):
@@ -16,8 +15,10 @@ class StopSignals:
 
     def __enter__(self):
         self._received = self._asked = 0
-        caught = () if self._together else (signal.SIGTERM, signal.SIGINT)
+        caught = (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT)
         self._previous = {number: signal.signal(number, self._note) for number in caught}
+        if self._together:
+            self._multihost().catch_sigterm()
         return self
 
     def __exit__(self, *_):
@@ -25,16 +26,23 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number, _):
-        self._received = number
         signal.signal(number, self._previous[number])
+        if self._together:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            self._received = number
+
+    @staticmethod
+    def _multihost():
+        from training import multihost  # else this module needs no jax
+
+        return multihost
 
     def received(self) -> int:
         """The signal to stop for, or 0; all processes ask it at the same points of the run."""
         if self._together and not self._received:
-            from jax.experimental import multihost_utils  # else this module needs no jax
-
             # They are made to agree on the number of a question, which need not be a step's.
             self._asked += 1
-            if multihost_utils.reached_preemption_sync_point(self._asked):
+            if self._multihost().told_to_stop(self._asked):
                 self._received = signal.SIGTERM
         return self._received

@@ -273,3 +273,12 @@ def test_other_shapes_are_named(folder):
     other = abstract({"step": jnp.int32(0), "params": {"w": jnp.zeros((3, 3))}})
     with open_at(folder) as checkpoints, pytest.raises(ConfigError, match="another model"):
         checkpoints.restore(other)
+
+
+def test_a_bucket_whose_package_is_not_there_is_said(monkeypatch):
+    def fail(_):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(type(checkpoints_lib.epath.Path("gs://bucket/run")), "exists", fail)
+    with pytest.raises(ConfigError, match="gs://bucket/run cannot be reached: .* gcsfs"):
+        open_at("gs://bucket/run")

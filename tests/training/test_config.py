@@ -168,3 +168,24 @@ def test_what_orbax_tells_and_stack_traces_are_told_where_they_are_asked_for():
     assert told() == "error: no\n"
     text = told("--verbosity=1")
     assert "by the way" in text and "Traceback" in text and "error: no\n" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        ("return 143", 143, "143 None"),
+        ("raise config.ConfigError('so')", 2, "2 ConfigError so"),
+        ("raise config.Diverged('so')", 3, "3 Diverged so"),
+        ("raise RuntimeError('so')", 1, "1 RuntimeError so"),
+    ],
+)
+def test_others_are_told_what_a_command_ends_with(body, code, told):
+    script = (
+        "from training import config\n"
+        f"def main(_): {body}\n"
+        "def leave(code, error, sentence):\n"
+        "    print(code, error and type(error).__name__, sentence)\n"
+        "config.run(main, leave=leave)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == code and result.stdout.strip() == told

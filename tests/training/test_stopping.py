@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
-from jax.experimental import multihost_utils
 
+from training import multihost
 from training.stopping import StopSignals
 
 
@@ -46,21 +46,32 @@ def test_without_a_signal_all_is_as_it_was(usual):
     assert usual == [signal.SIGTERM, signal.SIGINT]
 
 
-def test_several_processes_are_told_by_jax_at_the_same_question(usual, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """Of jax, which says yes to the third question."""
+    questions = []
+    monkeypatch.setattr(multihost, "catch_sigterm", lambda: questions.append(0))
+    told = lambda number: questions.append(number) or number == 3  # noqa: E731
+    monkeypatch.setattr(multihost, "told_to_stop", told)
+    return questions
 
-    def reached(number):
-        asked.append(number)
-        return number == 3
 
-    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", reached)
+def test_several_processes_are_told_by_jax_at_the_same_question(usual, asked):
     with StopSignals(2) as stop:
         assert [stop.received() for _ in range(5)] == [0, 0, *[signal.SIGTERM] * 3]
         send(signal.SIGTERM)  # not caught here
-    assert asked == [1, 2, 3] and usual == [signal.SIGTERM]
+    assert asked == [0, 1, 2, 3] and usual == [signal.SIGTERM]
 
 
-def test_one_process_asks_nobody(monkeypatch):
-    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda _: True)
+def test_an_interrupt_of_one_of_several_is_a_sigterm_for_all(usual, asked):
+    with StopSignals(2) as stop:
+        send(signal.SIGINT)
+        assert usual == [signal.SIGTERM] and stop.received() == 0  # which jax would hear of
+        send(signal.SIGINT)
+        assert usual == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_one_process_asks_nobody(asked):
     with StopSignals(1) as stop:
         assert stop.received() == 0
+    assert asked == []
