@@ -1,6 +1,11 @@
 """Joining the other hosts of a pod or a cluster."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from training.config import ConfigError
@@ -44,3 +49,13 @@ def initialize(how: str):
 def as_process_0_sees_it(found: bool) -> bool:
     """Process 0's answer, on all: only it has the run's files. To be asked by all at one point."""
     return bool(multihost_utils.broadcast_one_to_all(found)) if jax.process_count() > 1 else found
+
+
+def from_process_0(make: Callable[[], Any]) -> Any:
+    """What process 0 makes, on all, as JSON has it. To be asked by all at one point."""
+    if jax.process_count() == 1:
+        return make()
+    text = json.dumps(make()).encode() if jax.process_index() == 0 else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    data = np.frombuffer(text.ljust(length), np.uint8)
+    return json.loads(bytes(multihost_utils.broadcast_one_to_all(data)))

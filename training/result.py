@@ -7,6 +7,9 @@ import subprocess
 
 import jax
 
+from training.config import ConfigError
+from training.files import read_object
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -33,6 +36,23 @@ def make_result(records: list[dict], best_metric: str) -> dict:
         "hosts": jax.process_count(),
         "seconds": round(records[-1]["time/seconds"], 1),
     }
+
+
+def read(path: pathlib.Path) -> dict:
+    """Reads the result of a run.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    try:
+        result = read_object(path)
+        report(result, path.parent)  # what is told of it is there
+        return result
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}): remove it, and the command that "
+            "trained the run writes it anew"
+        ) from error
 
 
 def report(result: dict, workdir: pathlib.Path) -> str:

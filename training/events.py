@@ -1,0 +1,75 @@
+"""TensorBoard events: a convenience, whose loss is a warning and never stops a run."""
+
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from absl import logging
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+_FLUSH_SECONDS = 30.0
+
+
+class Events:
+    """An event file, written as it is called.
+
+    tensorboardX's own SummaryWriter writes in a thread, and when that has died of a full disk its
+    callers wait for ever.
+
+    Args:
+      folder: where the file goes.
+      purge_step: steps from here on that other files in the folder have are hidden; None for none.
+    """
+
+    def __init__(self, folder: pathlib.Path, purge_step: int | None):
+        self._folder = folder
+        self._writer: Any = None
+        self._flushed = time.time()
+        self._guard(self._open, purge_step)
+
+    def scalar(self, name: str, value: float, step: int):
+        """Adds a number."""
+        self._add(lambda: Event(step=step, summary=summary.scalar(name, value)))
+
+    def picture(self, name: str, pixels: np.ndarray, step: int):
+        """Adds a picture, `uint8[height, width, 3]`."""
+        self._add(lambda: Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
+
+    def flush(self):
+        """Puts into the file what is not there yet."""
+        if self._writer is not None:
+            self._guard(self._writer.flush)
+
+    def close(self):
+        """Flushes, and ends."""
+        if self._writer is not None:
+            self._guard(self._writer.close)
+
+    def _open(self, purge_step):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(self._folder / "events"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, file_version="brain.Event:2"))
+            self._write(Event(step=purge_step, session_log=start))
+
+    def _add(self, make):
+        if self._writer is not None:
+            self._guard(self._write, make())
+
+    def _write(self, event):
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        if event.wall_time > self._flushed + _FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = event.wall_time
+
+    def _guard(self, act, *arguments):
+        try:
+            act(*arguments)
+        except OSError as error:
+            logging.warning("no more TensorBoard events are written to %s: %s", self._folder, error)
+            self._writer = None
