@@ -17,9 +17,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
 
 
-def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimized=False):
+def start(
+    workdir, *arguments, config=TINY, script="train.py", devices=1, optimized=False, before=()
+):
     """Starts `python train.py`, compiling lightly, or as its users do."""
-    command = [sys.executable, script, "--workdir", str(workdir)]
+    command = [sys.executable, script, *before, "--workdir", str(workdir)]
     if script == "train.py":
         command += ["--config", config]
     environment = os.environ | {

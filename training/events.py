@@ -1,14 +1,16 @@
 """TensorBoard events: a convenience, whose loss is a warning and never stops a run."""
 
+import contextlib
 import pathlib
+import socket
 import time
 from typing import Any
 
 import numpy as np
 from absl import logging
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 _FLUSH_SECONDS = 30.0
 
@@ -28,48 +30,52 @@ class Events:
         self._folder = folder
         self._writer: Any = None
         self._flushed = time.time()
-        self._guard(self._open, purge_step)
+        with self._guarded():
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{int(self._flushed)}.{socket.gethostname()}"
+            self._writer = RecordWriter(str(folder / name))
+        self._write(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, session_log=start))
 
     def scalar(self, name: str, value: float, step: int):
         """Adds a number."""
-        self._add(lambda: Event(step=step, summary=summary.scalar(name, value)))
+        self._write(Event(step=step, summary=summary.scalar(name, value)))
 
     def picture(self, name: str, pixels: np.ndarray, step: int):
         """Adds a picture, `uint8[height, width, 3]`."""
-        self._add(lambda: Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
+        self._write(Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
 
     def flush(self):
         """Puts into the file what is not there yet."""
         if self._writer is not None:
-            self._guard(self._writer.flush)
+            with self._guarded():
+                self._writer.flush()
 
     def close(self):
         """Flushes, and ends."""
         if self._writer is not None:
-            self._guard(self._writer.close)
-
-    def _open(self, purge_step):
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(self._folder / "events"))
-        if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=purge_step, file_version="brain.Event:2"))
-            self._write(Event(step=purge_step, session_log=start))
-
-    def _add(self, make):
-        if self._writer is not None:
-            self._guard(self._write, make())
+            with self._guarded():
+                self._writer.close()
+            self._writer = None
 
     def _write(self, event):
         event.wall_time = time.time()
-        self._writer.write_event(event)
+        if self._writer is not None:
+            with self._guarded():
+                self._writer.write(event.SerializeToString())
         if event.wall_time > self._flushed + _FLUSH_SECONDS:
-            self._writer.flush()
             self._flushed = event.wall_time
+            self.flush()
 
-    def _guard(self, act, *arguments):
+    @contextlib.contextmanager
+    def _guarded(self):
         try:
-            act(*arguments)
+            yield
         except OSError as error:
             logging.warning("no more TensorBoard events are written to %s: %s", self._folder, error)
+            if self._writer is not None:
+                with contextlib.suppress(OSError):
+                    self._writer.close()
             self._writer = None

@@ -30,7 +30,8 @@ def read(path: pathlib.Path) -> tuple[list[dict], list[int]]:
     found = {number: record for number, line in enumerate(lines, 1) if (record := _record(line))}
     numbers = list(found)
     kept = [numbers[i] for i in _longest_ascent([record["step"] for record in found.values()])]
-    damaged = sorted(set(range(1, len(lines))).difference(kept))
+    filled = [number for number, line in enumerate(lines[:-1], 1) if line.strip()]
+    damaged = sorted(set(filled).difference(kept))
     return [found[number] for number in kept], damaged
 
 
