@@ -1,4 +1,4 @@
-"""Kills, full disks and damaged checkpoints: nothing is lost, nothing hangs, nothing is read wrongly.
+"""Kills, full disks, damaged checkpoints: nothing is lost, nothing hangs, nothing read wrongly.
 
     make soak                          # within an hour on 2 cores
     make soak SOAK="--kills 6 --only kills --seed 1"
@@ -66,7 +66,8 @@ def main() -> int:
             share = asked.kills // len(jobs) + (index < asked.kills % len(jobs))
             part = f"kills, {pathlib.Path(job.config).stem}"
             place = folder / str(index)
-            kills.soak(job, place, share, asked.seed + index, lambda *told: table.add(part, *told))
+            for told in kills.soak(job, place, share, asked.seed + index):
+                table.add(part, *told)
             print(f"{part}: {share}, {time.monotonic() - began:.0f} s", flush=True)
     if {"disks", "damage"} & {*asked.only}:
         whole = kills.undisturbed(kills.TINY[0], folder / "whole")

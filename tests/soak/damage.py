@@ -5,7 +5,7 @@ import os
 import pathlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -116,10 +116,11 @@ def _judge(plan, folder, step: int, states: dict, heard: list[str]) -> str | Non
     newest = step == max(states)
     try:
         # A run starts from the newest: of an old one it looks at what is to be the best.
-        loaded: Callable = lambda name: _same(_load(plan, folder, name), states)
-        if (latest := loaded("latest")) != (right if newest else max(states)):
+        latest = _same(_load(plan, folder, "latest"), states)
+        if latest != (right if newest else max(states)):
             return f"latest was {latest}"
-        if (best := loaded("best")) == step:
+        best = _same(_load(plan, folder, "best"), states)
+        if best == step:
             return "the damaged one was loaded as the best"
         if best is None:
             return "arrays that were never saved were loaded as the best"

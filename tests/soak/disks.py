@@ -4,12 +4,13 @@
 """
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 
 import processes
 from soak import kills
@@ -43,7 +44,7 @@ def soak(whole: pathlib.Path, folder: pathlib.Path, fills: int) -> list[tuple[st
     found = subprocess.run(
         _IN_A_NAMESPACE + command,
         cwd=processes.ROOT,
-        env=processes.os.environ | paths,
+        env=os.environ | paths,
         text=True,
         capture_output=True,
     )
@@ -51,31 +52,18 @@ def soak(whole: pathlib.Path, folder: pathlib.Path, fills: int) -> list[tuple[st
     return [tuple(pair) for pair in json.loads(found.stdout.splitlines()[-1])]
 
 
-def _mount(folder, options):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-
-
-def _remount(folder, options):
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-
-def _try(job, workdir, whole, room, refused: bool) -> str | None:
+def _try(job, workdir, whole, room: Callable) -> str | None:
     """Runs into the fault, makes room, and goes on; returns what went wrong."""
-    began = time.monotonic()
     process = job.start(workdir)
     try:
-        out, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         process.kill()
         return f"hung: {process.communicate()[1][-300:]}"
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    if process.returncode == 0 and refused:
-        return "it ended as if nothing were wrong"
-    if process.returncode not in (0, _NOT_WRITTEN) or "Traceback" in err:
-        return (
-            f"exit code {process.returncode} after {time.monotonic() - began:.0f} s: {err[-300:]}"
-        )
-    if process.returncode and (len(errors) != 1 or not _SENTENCE.match(errors[0])):
+    if process.returncode != _NOT_WRITTEN or "Traceback" in err:
+        return f"exit code {process.returncode}: {err[-300:]}"
+    if len(errors) != 1 or not _SENTENCE.match(errors[0]):
         return f"not one sentence: {err[-300:]}"
     room()
     try:
@@ -84,6 +72,23 @@ def _try(job, workdir, whole, room, refused: bool) -> str | None:
         return f"with room: {error}"
     found = kills.differences(job, workdir, whole)
     return f"differs in {', '.join(found)}" if found else None
+
+
+def _remount(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def _on_a_disk(folder, fault: str, job, whole, remedy: str, begun=False) -> str | None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
+    try:
+        if begun:
+            shutil.copytree(whole, folder / "run")
+            shutil.rmtree(folder / "run" / "checkpoints" / str(job.last))
+            (folder / "run" / "result.json").unlink()
+        _remount(folder, fault)
+        return _try(job, folder / "run", whole, lambda: _remount(folder, remedy))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def _size(folder: pathlib.Path) -> int:
@@ -95,22 +100,11 @@ def main(whole: pathlib.Path, folder: pathlib.Path, fills: int):
     job, told = kills.TINY[0], []
     size = _size(whole)
     for index in range(fills):
-        part = size * index // fills if index else 4096
-        _mount(folder, f"size={part}")
-        fault = _try(job, folder / "run", whole, lambda: _remount(folder, f"size={2 * size}"), True)
-        told.append(
-            ("disk full at the start" if index == 0 else "disk filled in the middle", fault)
-        )
-        subprocess.run(["umount", str(folder)], check=True)
-    for name in ("read-only disk, new run", "read-only disk, run that goes on"):
-        _mount(folder, f"size={2 * size}")
-        if "goes on" in name:
-            shutil.copytree(whole, folder / "run")
-            shutil.rmtree(folder / "run" / "checkpoints" / str(job.last))
-            (folder / "run" / "result.json").unlink()
-        _remount(folder, "ro")
-        told.append((name, _try(job, folder / "run", whole, lambda: _remount(folder, "rw"), True)))
-        subprocess.run(["umount", str(folder)], check=True)
+        options = f"size={size * index // fills or 4096}"
+        name = "filled in the middle" if index else "full at the start"
+        told.append((name, _on_a_disk(folder, options, job, whole, f"size={2 * size}")))
+    for name, begun in (("read-only, new run", False), ("read-only, run that goes on", True)):
+        told.append((name, _on_a_disk(folder, "ro", job, whole, "rw", begun)))
     print(json.dumps(told))
 
 

@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import processes
 from soak.victim import PLACES
@@ -135,10 +135,13 @@ def _best(job, workdir):
         return checkpoints.best, processes.state(workdir, checkpoints.best)
 
 
-def soak(job: Job, folder: pathlib.Path, kills: int, seed: int, tell: Callable):
-    """Disturbs runs of a job so many times; tells `(moment, failure or None)` of each.
+def soak(job: Job, folder: pathlib.Path, kills: int, seed: int) -> Iterator:
+    """Disturbs runs of a job so many times.
 
     A run is disturbed until it comes to its end, then compared, and another one begun.
+
+    Yields:
+      `(moment, failure or None)` of each.
     """
     draw = random.Random(seed)
     whole = undisturbed(job, folder / "whole")
@@ -148,8 +151,7 @@ def soak(job: Job, folder: pathlib.Path, kills: int, seed: int, tell: Callable):
     done = runs = tries = 0
     while done < kills:
         workdir, runs = folder / f"run{runs}", runs + 1
-        hit = []
-        finished = False
+        hit, finished = [], False
         try:
             while not finished and done < kills and len(hit) < 6:
                 queue = queue or draw.sample(moments, len(moments))
@@ -166,6 +168,6 @@ def soak(job: Job, folder: pathlib.Path, kills: int, seed: int, tell: Callable):
         except AssertionError as error:
             failure = f"{workdir}: {error}"
         for moment in hit or ["none"]:
-            tell(moment, failure)
+            yield moment, failure
         if failure is None:
             shutil.rmtree(workdir)

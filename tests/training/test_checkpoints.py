@@ -240,41 +240,39 @@ def replace_by_a_pipe(path):
     os.mkfifo(path)
 
 
-def flip(path, bit=3):
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
+def flip(path):
+    data = bytearray(path.read_bytes() or b" ")  # markers of Orbax are empty
+    data[0] ^= 8
     path.write_bytes(data)
 
 
 def cut(path):
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-1] or b"cut")
 
 
 DAMAGES = (
-    flip,
-    cut,
-    pathlib.Path.unlink,
     replace_by_a_folder,
     replace_by_a_link_to_nothing,
+    flip,
     replace_by_a_pipe,
+    pathlib.Path.unlink,
+    cut,
 )
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over_whichever_file_it_is(three, damage, caplog):
-    """Of step 2, the best, while 3 is the newest; then of 3 as well."""
-    names = sorted(
-        path.relative_to(three / "2") for path in (three / "2").rglob("*") if path.is_file()
-    )
-    assert {"manifest.json", "metrics/metrics", "_CHECKPOINT_METADATA"} <= {*map(str, names)}
-    for name in names:
+@pytest.mark.parametrize("shift", range(2))
+def test_a_damaged_checkpoint_is_passed_over_whichever_file_it_is(three, shift, caplog):
+    """Of step 2, the best, while 3 is the newest; then while it is the newest itself."""
+    files = sorted(path for path in (three / "2").rglob("*") if path.is_file())
+    names = [path.relative_to(three / "2").as_posix() for path in files]
+    assert {"manifest.json", "metrics/metrics", "_CHECKPOINT_METADATA"} <= {*names}
+    for index, name in enumerate(names):
+        damage = DAMAGES[(index + shift) % len(DAMAGES)]
         folder = shutil.copytree(three, three / "copy", ignore=lambda *_: ["copy"])
         damage(folder / "2" / name)
         with open_at(folder, keep=None) as checkpoints, caplog.at_level(logging.WARNING):
-            assert int(checkpoints.restore(STEP)["step"]) == 3
             assert checkpoints.best is None and checkpoints.best_value == -math.inf, name
-        deleted = damage is pathlib.Path.unlink and str(name) == "manifest.json"
-        assert deleted or ("step 2 is damaged" in caplog.text and str(folder / "2") in caplog.text)
+        assert "step 2 is damaged" in caplog.text and str(folder / "2") in caplog.text
         shutil.rmtree(folder / "3")
         with open_at(folder, keep=None) as checkpoints:
             assert int(checkpoints.restore(STEP)["step"]) == 1
