@@ -109,6 +109,21 @@ def test_every_new_best_is_saved_before_and_after_a_restart(tmp_path, part, monk
     assert json.loads((tmp_path / "result.json").read_text())["best"]["step"] == 8
 
 
+def test_a_finished_run_whose_last_line_is_lost_is_evaluated_again(tmp_path, part):
+    assert part(tmp_path) == 0
+    before = untimed(tmp_path), json.loads((tmp_path / "result.json").read_text())
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-20] + "}\n")
+    saved = (tmp_path / "checkpoints" / "12" / "manifest.json").stat().st_mtime_ns
+    assert part(tmp_path) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["final"] == before[1]["final"] and result["best"] == before[1]["best"]
+    evaluation = {k: v for k, v in before[0][-1].items() if k.startswith("eval/")}
+    assert evaluation.items() <= untimed(tmp_path)[-1].items()
+    assert untimed(tmp_path)[:-1] == before[0][:-1]
+    assert (tmp_path / "checkpoints" / "12" / "manifest.json").stat().st_mtime_ns == saved
+
+
 def test_sites_that_are_silent_step_by_step_stop_the_run(tmp_path, monkeypatch):
     """A step expects 4 seeds of each: none of them is alarming by itself, eight are."""
 

@@ -81,7 +81,7 @@ def run(main, *bad_data: type[Exception]):
 
     def guarded(argv):
         codes = {Diverged: EXIT_DIVERGED, WriteError: EXIT_NOT_WRITTEN}
-        with _exits(codes | dict.fromkeys(bad_input, EXIT_BAD_INPUT)):
+        with _exits(codes | dict.fromkeys(bad_input, EXIT_BAD_INPUT)), _fields_are_there():
             return main(argv)
 
     app.run(guarded, flags_parser=parse)
@@ -102,13 +102,35 @@ def _exits(codes: dict[type[Exception], int]):
         sys.exit(next(code for kind, code in codes.items() if isinstance(error, kind)))
 
 
-def _sentence(error: Exception) -> str:
-    """What an error means, in one line."""
+@contextlib.contextmanager
+def _fields_are_there():
+    """Within it, a field that a config lacks is an error of the config, or of its file."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        sentence = _missing_field(error)
+        if sentence is None:
+            raise
+        if "config" not in flags.FLAGS and "workdir" in flags.FLAGS:
+            sentence = f"{pathlib.Path(flags.FLAGS.workdir) / 'config.json'}: {sentence}"
+        raise ConfigError(sentence) from error
+
+
+def _missing_field(error: Exception) -> str | None:
+    """What ml_collections says of a field that is not there; None of another error."""
     text = str(error)
     if meant := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
         return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
     if isinstance(error, AttributeError) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):
         return f"there is no config field {unlike[1]!r} here"
+    return None
+
+
+def _sentence(error: Exception) -> str:
+    """What an error means, in one line."""
+    if missing := _missing_field(error):
+        return missing
+    text = str(error)
     text = "; ".join([text, *getattr(error, "__notes__", ())])
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
     if "Traceback" in text or "earlier failure" in text:
