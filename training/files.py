@@ -54,6 +54,12 @@ def write(path: pathlib.Path | epath.Path, text: str):
             raise
 
 
+def is_file(path: pathlib.Path | epath.Path) -> bool:
+    """Whether it is a regular file: not a folder, nor a device or pipe, which may never end."""
+    # To epath all that is there and no folder is a file.
+    return path.is_file() if "://" in str(path) else os.path.isfile(path)
+
+
 def read_object(path: pathlib.Path | epath.Path) -> dict[str, Any]:
     """Reads a JSON object.
 
@@ -61,7 +67,7 @@ def read_object(path: pathlib.Path | epath.Path) -> dict[str, Any]:
       ValueError: it is none; the message says what it is instead.
       OSError: it cannot be read.
     """
-    if path.exists() and not path.is_file():  # a folder, or a device or pipe that never ends
+    if path.exists() and not is_file(path):
         raise ValueError("it is not a file")
     try:
         value = json.loads(path.read_text("utf-8"))

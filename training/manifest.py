@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from training.files import read_object, write
+from training.files import is_file, read_object, write
 
 _NAME = "manifest.json"
 _METRICS = "metrics/metrics"
@@ -104,7 +104,7 @@ def _object(path: epath.Path) -> dict[str, Any]:
 
 
 def _sum(path: epath.Path) -> str:
-    if not path.is_file():
+    if not is_file(path):
         raise Damaged(f"{path} is not a file")
     file: Any
     try:

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import pytest
+from etils import epath
 
 from training.files import WriteError, read_object, write, writing
 
@@ -76,6 +77,11 @@ def test_only_files_are_read(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "none")
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", pathlib.Path("/dev/zero")):
+    for path in (
+        tmp_path,
+        tmp_path / "pipe",
+        epath.Path(tmp_path / "pipe"),
+        pathlib.Path("/dev/zero"),
+    ):
         with pytest.raises(ValueError, match="it is not a file"):
             read_object(path)
