@@ -45,9 +45,18 @@ def start(
     )
 
 
+def end(process):
+    """Waits for a process; returns what it printed, and its errors."""
+    try:
+        return process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"it hangs:\n{process.communicate()}") from None
+
+
 def finish(process, code=0):
     """Waits for a process; returns its output, if it ended with `code`."""
-    out, err = process.communicate(timeout=300)
+    out, err = end(process)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out + err
 

@@ -77,7 +77,8 @@ def main() -> int:
             for told in damage.soak(whole, folder / "copies", asked.flips, asked.seed):
                 table.add("damage", *told)
         if "disks" in asked.only and disks.possible(folder / "mounted"):
-            for told in disks.soak(whole, folder / "mounted", asked.fills):
+            shares = [index / asked.fills for index in range(asked.fills)]
+            for told in disks.soak(whole, folder / "mounted", shares):
                 table.add("disks", *told)
         elif "disks" in asked.only:
             table.note("disks", "not possible here: this user may not mount")

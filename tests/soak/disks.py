@@ -17,7 +17,8 @@ from soak import kills
 
 _IN_A_NAMESPACE = ["unshare", "--map-root-user", "--mount"]
 _NOT_WRITTEN = 4
-_SENTENCE = re.compile(r"error: .* cannot be written: .*; (no checkpoint was saved yet|the same)")
+_SENTENCE = re.compile(r"error: .+ cannot be written: .+")
+_READ_ONLY = (("read-only, new run", False), ("read-only, run that goes on", True))
 
 
 def possible(folder: pathlib.Path) -> bool:
@@ -28,18 +29,20 @@ def possible(folder: pathlib.Path) -> bool:
     return subprocess.run(_IN_A_NAMESPACE + mount, capture_output=True).returncode == 0
 
 
-def soak(whole: pathlib.Path, folder: pathlib.Path, fills: int) -> list[tuple[str, str | None]]:
-    """Tries disks of so many sizes, and read-only ones.
+def soak(whole: pathlib.Path, folder: pathlib.Path, shares, read_only: bool = True) -> list:
+    """Tries disks that hold a share of a run, 0 for one page, and read-only ones.
 
     Args:
       whole: an undisturbed run of tests/tiny.py.
-      folder: to mount disks under; empty.
-      fills: how many sizes, evenly up to that of the run.
+      folder: to mount disks at; empty.
+      shares: of the run's size, below 1.
+      read_only: whether to try those.
 
     Returns:
-      What was tried, and what went wrong, None where nothing did.
+      Of each its name, and what went wrong, None where nothing did.
     """
-    command = [sys.executable, "-m", "soak.disks", str(whole), str(folder), str(fills)]
+    cases = json.dumps({"shares": shares, "read_only": read_only})
+    command = [sys.executable, "-m", "soak.disks", str(whole), str(folder), cases]
     paths = {"PYTHONPATH": f"{processes.ROOT}:{processes.ROOT / 'tests'}"}
     found = subprocess.run(
         _IN_A_NAMESPACE + command,
@@ -56,10 +59,9 @@ def _try(job, workdir, whole, room: Callable) -> str | None:
     """Runs into the fault, makes room, and goes on; returns what went wrong."""
     process = job.start(workdir)
     try:
-        _, err = process.communicate(timeout=600)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return f"hung: {process.communicate()[1][-300:]}"
+        _, err = processes.end(process)
+    except AssertionError as error:
+        return str(error)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     if process.returncode != _NOT_WRITTEN or "Traceback" in err:
         return f"exit code {process.returncode}: {err[-300:]}"
@@ -96,17 +98,16 @@ def _size(folder: pathlib.Path) -> int:
     return sum(-(-path.stat().st_size // 4096) + 1 for path in folder.rglob("*")) * 4096
 
 
-def main(whole: pathlib.Path, folder: pathlib.Path, fills: int):
-    job, told = kills.TINY[0], []
-    size = _size(whole)
-    for index in range(fills):
-        options = f"size={size * index // fills or 4096}"
-        name = "filled in the middle" if index else "full at the start"
-        told.append((name, _on_a_disk(folder, options, job, whole, f"size={2 * size}")))
-    for name, begun in (("read-only, new run", False), ("read-only, run that goes on", True)):
+def main(whole: pathlib.Path, folder: pathlib.Path, shares, read_only: bool):
+    job, told, size = kills.TINY[0], [], _size(whole)
+    for share in shares:
+        fault = f"size={max(round(share * size), 4096)}"
+        name = "filled in the middle" if share else "full at the start"
+        told.append((name, _on_a_disk(folder, fault, job, whole, "size=500m")))
+    for name, begun in _READ_ONLY if read_only else ():
         told.append((name, _on_a_disk(folder, "ro", job, whole, "rw", begun)))
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]))
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), **json.loads(sys.argv[3]))

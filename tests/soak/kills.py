@@ -94,7 +94,7 @@ def signal_at(job: Job, workdir, place: str, number: int, draw: random.Random, c
         call = call or draw.choice((1, 1, 2, 3))
         at = f"--at={place},{call},{draw.uniform(0, PLACES[place][1]):.4f},{int(number)}"
         process = job.start(workdir, at, script=VICTIM)
-    out, err = process.communicate(timeout=600)
+    out, err = processes.end(process)
     allowed = (0, -signal.SIGKILL) if number == signal.SIGKILL else (0, 143, -signal.SIGTERM)
     assert process.returncode in allowed, f"exit code {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err, err
