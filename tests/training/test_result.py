@@ -74,7 +74,7 @@ def test_a_damaged_result_is_named(tmp_path, data):
     path = tmp_path / "result.json"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=f"{path} is damaged .*: remove it, and the command"):
-        result_lib.read(path)
+        report(result_lib.read(path), tmp_path)
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
@@ -84,7 +84,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     for name in ("final", "best", "kept", "seconds"):
         write(tmp_path / "result.json", json.dumps(result | {name: None}))
         with pytest.raises(ConfigError, match="is damaged"):
-            result_lib.read(tmp_path / "result.json")
+            report(result_lib.read(tmp_path / "result.json"), tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError("no git"), subprocess.CalledProcessError(128, "git")])
