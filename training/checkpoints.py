@@ -186,7 +186,7 @@ class Checkpoints:
         if self._whole(step):
             if score is not None and not self.evaluated(step):
                 if jax.process_index() == 0:
-                    manifest.add_metrics(self._folder(step), self._metrics(score))
+                    manifest.add_metrics(self._folder(step), {self._best_metric: score})
                 self._scores[step] = score
             return
         with writing(self._folder(step)):
@@ -222,7 +222,8 @@ class Checkpoints:
         with writing(self._folder(step)):
             response.result()
             if jax.process_index() == 0:
-                manifest.seal(self._folder(step), self._metrics(score))
+                metrics = None if score is None else {self._best_metric: score}
+                manifest.seal(self._folder(step), metrics)
         self._faults.pop(step, None)
         self._scores[step] = score
         self._checked.add(step)
@@ -234,9 +235,6 @@ class Checkpoints:
                     manifest.unseal(self._folder(other))
                     self._folder(other).rmtree()
         self._interrupted = [s for s in self._interrupted if s not in (step, *outdated)]
-
-    def _metrics(self, score):
-        return None if score is None else {self._best_metric: score}
 
     # --- Loading.
 

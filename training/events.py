@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
+_proto: Any = event_pb2  # whose names a type checker does not see
 _FLUSH_SECONDS = 30.0
 
 
@@ -34,18 +35,18 @@ class Events:
             folder.mkdir(parents=True, exist_ok=True)
             name = f"events.out.tfevents.{int(self._flushed)}.{socket.gethostname()}"
             self._writer = RecordWriter(str(folder / name))
-        self._write(Event(file_version="brain.Event:2"))
+        self._write(_proto.Event(file_version="brain.Event:2"))
         if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=purge_step, session_log=start))
+            start = _proto.SessionLog(status=_proto.SessionLog.START)
+            self._write(_proto.Event(step=purge_step, session_log=start))
 
     def scalar(self, name: str, value: float, step: int):
         """Adds a number."""
-        self._write(Event(step=step, summary=summary.scalar(name, value)))
+        self._write(_proto.Event(step=step, summary=summary.scalar(name, value)))
 
     def picture(self, name: str, pixels: np.ndarray, step: int):
         """Adds a picture, `uint8[height, width, 3]`."""
-        self._write(Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
+        self._write(_proto.Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
 
     def flush(self):
         """Puts into the file what is not there yet."""

@@ -69,7 +69,9 @@ def soak(whole: pathlib.Path, folder: pathlib.Path, times: int, seed: int) -> It
     draw = random.Random(seed)
     plan = make_plan(tiny.get_config(), make_task, jax.devices()[:1])
     heard = _Heard()
-    logging.getLogger("absl").addHandler(heard)
+    logger = logging.getLogger("absl")
+    logger.addHandler(heard)
+    logger.propagate = False  # hundreds of warnings that are meant
     source = whole / "checkpoints"
     states = {step: _load(plan, source, str(step)) for step in _steps(source)}
     for step in _steps(source):
@@ -88,7 +90,8 @@ def soak(whole: pathlib.Path, folder: pathlib.Path, times: int, seed: int) -> It
                     failure = _judge(plan, copy, step, states, heard.texts) if changed else None
                     yield name, failure and f"{path.relative_to(source)}: {failure}"
                     shutil.rmtree(copy)
-    logging.getLogger("absl").removeHandler(heard)
+    logger.removeHandler(heard)
+    logger.propagate = True
 
 
 class _Heard(logging.Handler):
