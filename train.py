@@ -5,7 +5,7 @@
     python train.py --config configs/imagenet_resnet50.py --dry_run=compile --topology v5e:2x4
 
 The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad input, 3 diverged,
-143 pre-empted after saving.
+4 the disk is full or cannot be written to, 143 pre-empted after saving.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from training.evaluation import Evaluation, make_evaluate
 from training.files import write
 from training.plan import Plan, make_plan
 from training.result import make_result, report
+from training.result import read as read_result
 from training.state import variables
 from training.stopping import StopSignals
 
@@ -102,6 +103,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
       ConfigError, DataError: bad input; raised before anything is compiled, but for examples
         that turn out to be unreadable.
       Diverged: a loss or gradient is not finite; the last checkpoint is good.
+      WriteError: something cannot be written; the checkpoints before it are good.
     """
     began = time.monotonic()
     lead = jax.process_index() == 0
@@ -142,11 +144,13 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         # Of the whole run: what was before the last line counts, what a kill undid does not.
         began -= log.records[-1]["time/seconds"] if log.records else 0.0
         # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
-        # so is that of a finished run whose checkpoints alone are left.)
-        lost = first == total_steps and multihost.as_process_0_sees_it(not log.records)
+        # so is that of a finished run whose checkpoints are left, but not its line in the log.)
+        lost = first == total_steps and multihost.as_process_0_sees_it(
+            not log.evaluated(first, task.best_metric)
+        )
         evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
         evaluate, watch = make_evaluate(plan), telemetry.SiteWatch()
-        best = checkpoints.best_value(until=first)
+        best = checkpoints.best_value
         batches = task.train_batches(start_step=first, rows=plan.rows)
         pending: Any = None  # the last step's metrics, while they are not read
         # Unreadable examples that process 0 passed over since it was started. (The others name
@@ -236,7 +240,7 @@ def _finish(records: list[dict], workdir, best_metric: str, *, stands: bool):
     plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
     path = workdir / "result.json"
     if stands and path.exists():
-        result = json.loads(path.read_text())
+        result = read_result(path)
     else:
         result = make_result(records, best_metric)
         write(path, json.dumps(result, indent=2) + "\n")

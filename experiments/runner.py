@@ -23,9 +23,10 @@ from typing import Any
 
 from experiments.progress import Progress
 from training import config as config_lib
+from training import records
 from training.compilation import cache_under
 from training.files import write
-from training.logging import read_metrics
+from training.result import read as read_result
 from training.stopping import StopSignals
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -71,7 +72,7 @@ class Run:
     def result(self) -> dict | None:
         """Its `result.json`, None while it is not finished."""
         path = self.workdir / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_result(path) if path.exists() else None
 
     def fraction(self) -> float:
         """How much of it is done, 0 to 1; 1 only with its result."""
@@ -79,11 +80,11 @@ class Run:
             return 1.0
         try:
             config = json.loads((self.workdir / "config.json").read_text())
-            last = read_metrics(self.workdir / "metrics.jsonl")[-1]
-        except (FileNotFoundError, IndexError, ValueError):
+            last = records.read(self.workdir / "metrics.jsonl")[0][-1]
+            by_steps = config["epochs"] is None
+            done = last["step"] / config["steps"] if by_steps else last["epoch"] / config["epochs"]
+        except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
             return 0.0
-        by_steps = config["epochs"] is None
-        done = last["step"] / config["steps"] if by_steps else last["epoch"] / config["epochs"]
         return min(done, 0.999)
 
 

@@ -17,9 +17,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
 
 
-def start(workdir, *arguments, config=TINY, script="train.py", devices=1, optimized=False):
+def start(
+    workdir, *arguments, config=TINY, script="train.py", devices=1, optimized=False, before=()
+):
     """Starts `python train.py`, compiling lightly, or as its users do."""
-    command = [sys.executable, script, "--workdir", str(workdir)]
+    command = [sys.executable, script, *before, "--workdir", str(workdir)]
     if script == "train.py":
         command += ["--config", config]
     return start_command(command + list(arguments), devices=devices, optimized=optimized)
@@ -48,9 +50,18 @@ def start_command(command, *, devices=1, optimized=False):
     )
 
 
+def end(process, timeout=600):
+    """Waits for a process; returns what it printed, and its errors."""
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"it hangs:\n{process.communicate()}") from None
+
+
 def finish(process, code=0, timeout=300):
     """Waits for a process; returns its output, if it ended with `code`."""
-    out, err = process.communicate(timeout=timeout)
+    out, err = end(process, timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out + err
 

@@ -65,7 +65,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_none_is_lost(tmp_path, part)
     best = []
     for path in (workdir, whole):
         with open_checkpoints(path / "checkpoints") as checkpoints:
-            best.append((checkpoints.best, checkpoints.best_value(until=12)))
+            best.append((checkpoints.best, checkpoints.best_value))
     assert best[0] == best[1]
     times = [r["time/seconds"] for r in records(workdir)]
     assert times == sorted(times) and results[0]["seconds"] == round(times[-1], 1)
@@ -107,6 +107,21 @@ def test_every_new_best_is_saved_before_and_after_a_restart(tmp_path, part, monk
         # Neither 6 nor 10, which are worse; 8 is as good as 4, and later.
         assert checkpoints.steps == [2, 4, 5, 8, 12] and checkpoints.best == 8
     assert json.loads((tmp_path / "result.json").read_text())["best"]["step"] == 8
+
+
+def test_a_finished_run_whose_last_line_is_lost_is_evaluated_again(tmp_path, part):
+    assert part(tmp_path) == 0
+    before = untimed(tmp_path), json.loads((tmp_path / "result.json").read_text())
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-20] + "}\n")
+    saved = (tmp_path / "checkpoints" / "12" / "manifest.json").stat().st_mtime_ns
+    assert part(tmp_path) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["final"] == before[1]["final"] and result["best"] == before[1]["best"]
+    evaluation = {k: v for k, v in before[0][-1].items() if k.startswith("eval/")}
+    assert evaluation.items() <= untimed(tmp_path)[-1].items()
+    assert untimed(tmp_path)[:-1] == before[0][:-1]
+    assert (tmp_path / "checkpoints" / "12" / "manifest.json").stat().st_mtime_ns == saved
 
 
 def test_sites_that_are_silent_step_by_step_stop_the_run(tmp_path, monkeypatch):

@@ -1,14 +1,9 @@
-"""Checkpoints that are whole or not there: Orbax, and a manifest of sha256 sums beside it.
-
-Orbax commits a step's folder atomically, but reads a flipped byte without a word. So each folder
-gets a `manifest.json` when its save has finished, and is believed only if the sums agree.
-"""
+"""Checkpoints that are whole or not there: Orbax, and a manifest of sha256 sums beside it."""
 
 import concurrent.futures
-import hashlib
-import json
 import math
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -16,19 +11,25 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from training import multihost
+from training import manifest, multihost
 from training.config import ConfigError
+from training.files import WriteError, writing
 
-_MANIFEST = "manifest.json"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax has not committed
 
 
 class Checkpoints:
     """The checkpoints of one run: the latest few, and the best by a metric.
 
+    Damaged ones are named in a warning when they are found, and pass for none.
+
     Args:
-      directory: local, or a bucket's; created if it is not there.
-      keep: how many to keep before the newest; None to keep all, and to read only.
+      directory: local, or a bucket's; created if it is not there and written to.
+      keep: how many to keep before the newest; None to read only.
       best_metric: the metric whose highest value is kept besides.
+
+    Attributes:
+      directory: where they are.
 
     Raises:
       ConfigError: a bucket that cannot be reached.
@@ -37,106 +38,118 @@ class Checkpoints:
     def __init__(self, directory, *, keep: int | None, best_metric: str):
         if "://" not in str(directory):
             directory = pathlib.Path(directory).absolute()  # Orbax takes no other
+        self.directory = epath.Path(directory)
         try:
-            epath.Path(directory).exists()
+            self.directory.exists()
         except ImportError as error:  # of the package that reads such buckets
             raise ConfigError(f"{directory} cannot be reached: {error}") from error
-        policies = ocp.training.preservation_policies
-        best: Any = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[best_metric],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        # One more than asked for: the newest counts only once its manifest is written.
-        latest = policies.LatestN(None if keep is None else keep + 1)
-        policy: Any = policies.AnyPreservationPolicy([latest, best])
-        self._checkpointer = ocp.training.Checkpointer(
-            epath.Path(directory),
-            preservation_policy=policy,
-            cleanup_tmp_directories=keep is not None,
-        )
+        self._keep = keep
         self._best_metric = best_metric
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: Any = None
+        # Of each step that counts as saved, its score or None, and what is wrong with the others.
+        self._scores: dict[int, float | None] = {}
+        self._faults: dict[int, str] = {}
+        self._interrupted: list[int] = []
+        self._checked: set[int] = set()  # steps whose files all agree with the manifest
+        self._look()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.finish()
-        self._worker.shutdown()
-        self._checkpointer.close()
+    def __exit__(self, _, error, __):
+        try:
+            self.finish()
+        except WriteError as failed:
+            error = failed
+            raise
+        finally:
+            self._worker.shutdown()
+            if isinstance(error, WriteError):
+                error.add_note(self._safe())
 
-    def save(self, step: int, state, metrics: dict | None):
-        """Begins to save `state`; it is completed in the background, see `finish`.
+    def _safe(self) -> str:
+        if not self._scores:
+            return "no checkpoint was saved yet, so that the same command begins anew"
+        return f"the same command goes on from the checkpoint of step {max(self._scores)}"
 
-        Args:
-          step: finished steps of the run.
-          state: pytree of arrays; may be donated as soon as this returns.
-          metrics: the evaluation's at this step, if there was one.
-        """
-        self.finish()
-        response = self._checkpointer.save_async(
-            step,
-            state,
-            force=True,
-            # A checkpoint of this step makes way: a damaged one, from which nothing was restored,
-            # or one that a stop signal had saved without its evaluation.
-            overwrite=True,
-            metrics=None if metrics is None else {self._best_metric: metrics[self._best_metric]},
-        )
-        # Completed behind the run's back: a kill must not cost a checkpoint that is on the disk.
-        self._pending = self._worker.submit(self._complete, step, response)
+    # --- Finding what there is.
 
-    def finish(self):
-        """Waits for the save in progress and its manifest."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+    def _look(self):
+        if jax.process_index() == 0 and self._keep is not None:
+            with writing(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                for path in self.directory.iterdir():
+                    if _UNFINISHED in path.name:
+                        path.rmtree()
+        scores, faults, self._interrupted = multihost.from_process_0(self._found)
+        self._scores, self._faults = dict(scores), dict(faults)
+        for fault in self._faults.values():
+            logging.warning("%s: not used", fault)
 
-    def _complete(self, step, response):
-        response.result()
-        if jax.process_index() == 0:
+    def _found(self) -> tuple[list, list, list[int]]:
+        scores, faults, interrupted = [], [], []
+        paths = self.directory.iterdir() if self.directory.exists() else ()
+        for step in sorted(int(path.name) for path in paths if _is_step(path)):
             folder = self._folder(step)
-            text = json.dumps(_sums(folder), indent=1)
-            # Written aside and renamed: a manifest is whole too, or not there.
-            draft = folder / f"{_MANIFEST}.draft"
-            draft.write_text(text)
-            draft.rename(folder / _MANIFEST)
+            try:
+                if manifest.sealed(folder):
+                    scores.append((step, manifest.metrics(folder).get(self._best_metric)))
+                else:
+                    interrupted.append(step)
+            except (manifest.Damaged, OSError) as error:
+                faults.append((step, self._named(step, error)))
+        return scores, faults, interrupted
 
     def _folder(self, step):
         return self.directory / str(step)
 
-    def _saved(self) -> list[Any]:
-        # One without a manifest is a save that was interrupted: it counts as not there.
-        return [
-            checkpoint
-            for checkpoint in self._checkpointer.checkpoints
-            if (self._folder(checkpoint.step) / _MANIFEST).exists()
-        ]
+    def _named(self, step, fault):
+        return f"the checkpoint of step {step} is damaged: {fault}"
 
-    @property
-    def directory(self) -> epath.Path:
-        """Where the checkpoints are."""
-        return epath.Path(self._checkpointer.directory)
+    def _whole(self, step) -> bool:
+        """Whether all files of a checkpoint are as they were saved; if not, it counts no more."""
+        if step in self._scores and step not in self._checked:
+            if fault := multihost.from_process_0(lambda: self._fault(step)):
+                logging.warning("%s: not used", fault)
+                del self._scores[step]
+                self._faults[step] = fault
+            else:
+                self._checked.add(step)
+        return step in self._scores
+
+    def _fault(self, step) -> str | None:
+        try:
+            manifest.check(self._folder(step))
+        except (manifest.Damaged, OSError) as error:
+            return self._named(step, error)
+        return None
 
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints there are, ascending, damaged or not."""
-        return [checkpoint.step for checkpoint in self._saved()]
+        return sorted(self._scores | self._faults)
 
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the best metric, None where none has one."""
-        return max(self._scores(), default=(None, None))[1]
+        return self._best()[1]
+
+    @property
+    def best_value(self) -> float:
+        """The best metric, -inf where no checkpoint has one."""
+        return self._best()[0]
+
+    def _best(self) -> tuple[float, int | None]:
+        scores = [(score, step) for step, score in self._scores.items() if score is not None]
+        for score, step in sorted(scores, reverse=True):
+            if self._whole(step):
+                return score, step
+        return -math.inf, None
 
     def evaluated(self, step: int) -> bool:
-        """Whether the checkpoint of `step` was saved with the metrics of an evaluation."""
-        return step in (scored for _, scored in self._scores())
-
-    def best_value(self, until: int) -> float:
-        """The best metric of the checkpoints up to a step, -inf where none has one."""
-        return max((value for value, step in self._scores() if step <= until), default=-math.inf)
+        """Whether the checkpoint of `step` has the metrics of an evaluation."""
+        return self._scores.get(step) is not None
 
     def step_of(self, name: str) -> int | None:
         """The step that "latest", "best" or a number means; None for the latest whole one.
@@ -150,27 +163,94 @@ class Checkpoints:
         if name == "latest":
             return None
         if name == "best":
-            if self.best is None:
+            best = self.best
+            if best is None:
                 raise ConfigError(f"no checkpoint in {self.directory} has been evaluated")
-            return self.best
+            return best
         if not name.isdigit() or int(name) not in steps:
             listed = ", ".join(map(str, steps))
             raise ConfigError(f"no checkpoint {name!r} in {self.directory}; there are {listed}")
         return int(name)
 
-    def _scores(self) -> list[tuple[float, int]]:
-        return [
-            (checkpoint.metrics[self._best_metric], checkpoint.step)
-            for checkpoint in self._saved()
-            if checkpoint.metrics
-        ]
+    # --- Saving.
+
+    def save(self, step: int, state, metrics: dict | None):
+        """Begins to save `state`; it is completed in the background, see `finish`.
+
+        A whole checkpoint of this step stands, as it is of the same state; where it was not
+        evaluated, metrics are added to it.
+
+        Args:
+          step: finished steps of the run.
+          state: pytree of arrays; may be donated as soon as this returns.
+          metrics: the evaluation's at this step, if there was one.
+
+        Raises:
+          WriteError: it, or the one before, cannot be written; the others are as they were.
+        """
+        self.finish()
+        score = None if metrics is None else metrics[self._best_metric]
+        if self._whole(step):
+            if score is not None and not self.evaluated(step):
+                if jax.process_index() == 0:
+                    manifest.add_metrics(self._folder(step), {self._best_metric: score})
+                self._scores[step] = score
+            return
+        with writing(self._folder(step)):
+            # What is no checkpoint makes way: a damaged one, or an interrupted save.
+            response = ocp.save_async(self._folder(step), state, overwrite=True)
+        # Completed behind the run's back: a kill must not cost a checkpoint that is on the disk.
+        self._pending = self._worker.submit(
+            self._complete, response, step, score, self._outdated(step, score)
+        )
+
+    def finish(self):
+        """Waits for the save in progress and its manifest.
+
+        Raises:
+          WriteError: it cannot be written.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _outdated(self, step, score) -> list[int]:
+        """What may go when `step` is saved: older than those to keep, and not the best."""
+        if self._keep is None:
+            return []
+        oldest = min([*sorted(self._scores)[-self._keep :], step])
+        value, best = self._best()
+        if score is not None and score >= value:
+            best = step
+        there = [*self._scores, *self._faults, *self._interrupted]
+        return [other for other in there if other < oldest and other != best]
+
+    def _complete(self, response, step, score, outdated):
+        with writing(self._folder(step)):
+            response.result()
+            if jax.process_index() == 0:
+                metrics = None if score is None else {self._best_metric: score}
+                manifest.seal(self._folder(step), metrics)
+        self._faults.pop(step, None)
+        self._scores[step] = score
+        self._checked.add(step)
+        for other in outdated:
+            self._scores.pop(other, None)
+            self._faults.pop(other, None)
+            if jax.process_index() == 0:
+                with writing(self._folder(other)):
+                    manifest.unseal(self._folder(other))
+                    self._folder(other).rmtree()
+        self._interrupted = [s for s in self._interrupted if s not in (step, *outdated)]
+
+    # --- Loading.
 
     def restore(self, abstract_state, *, step: int | None = None) -> Any:
         """Loads the latest whole checkpoint, or that of `step`.
 
         Args:
           abstract_state: shapes, dtypes and shardings of the state.
-          step: a certain checkpoint; else damaged ones are named and passed over.
+          step: a certain checkpoint; else damaged ones are passed over.
 
         Returns:
           The state, or None where there is no checkpoint at all.
@@ -178,66 +258,32 @@ class Checkpoints:
         Raises:
           ConfigError: no checkpoint is whole, or that of `step` is not.
         """
-        unfinished = {c.step for c in self._checkpointer.checkpoints} - set(self.steps)
-        if unfinished:
-            logging.warning("saves of steps %s were interrupted: not used", sorted(unfinished))
-        fault = None
-        for candidate in self.steps[::-1] if step is None else [step]:
-            if fault is not None:
-                logging.warning("%s; using the one before, of step %d", fault, candidate)
-            fault = self._fault(candidate)
-            if fault is None:
+        steps = self.steps if step is None else [step]
+        for candidate in steps[::-1]:
+            if self._whole(candidate):
+                self._say_what_is_passed_over(candidate)
                 return self._load(candidate, abstract_state)
-        if fault is None:
+        if not steps:
             return None
         remedy = "start anew in another --workdir" if step is None else "choose another step"
+        fault = self._faults.get(steps[0], f"there is no checkpoint of step {steps[0]}")
         raise ConfigError(f"{fault}; {remedy}")
+
+    def _say_what_is_passed_over(self, step):
+        if interrupted := [other for other in self._interrupted if other > step]:
+            logging.warning("saves of steps %s were interrupted: not used", interrupted)
+        if self._faults and max(self._faults) > step:
+            logging.warning("using the checkpoint of step %d", step)
 
     def _load(self, step, abstract_state):
         try:
-            return self._checkpointer.load(step, abstract_state=abstract_state)
+            return ocp.load(self._folder(step), abstract_state=abstract_state)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"the checkpoint of step {step} in {self.directory} is of another "
                 f"model or optimizer than the config's: {error}"
             ) from error
 
-    def _fault(self, step) -> str | None:
-        """What is wrong with a checkpoint, as every process sees it."""
-        fault = _compare(self._folder(step)) if jax.process_index() == 0 else None
-        if not multihost.as_process_0_sees_it(fault is None):
-            fault = fault or "process 0 found it damaged"
-        return None if fault is None else f"the checkpoint of step {step} is damaged: {fault}"
 
-
-def _sums(folder: epath.Path) -> dict[str, str]:
-    """sha256 of each file under `folder`, by relative path."""
-    sums = {}
-    folders = [folder]
-    while folders:
-        for path in folders.pop().iterdir():
-            if path.is_dir():
-                folders.append(path)
-            elif not path.name.startswith(_MANIFEST):
-                file: Any
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256")
-                sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    return sums
-
-
-def _compare(folder: epath.Path) -> str | None:
-    """The first disagreement between `folder` and its manifest, None if there is none."""
-    try:
-        expected = json.loads((folder / _MANIFEST).read_text())
-    except FileNotFoundError:
-        return f"{folder} has no {_MANIFEST}"
-    except ValueError:
-        return f"{folder / _MANIFEST} cannot be read"
-    found = _sums(folder)
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            return f"{folder / name} is missing"
-        if expected.get(name) != found[name]:
-            return f"{folder / name} does not have the sha256 sum it was saved with"
-    return None
+def _is_step(path: epath.Path) -> bool:
+    return re.fullmatch("0|[1-9][0-9]*", path.name) is not None and path.is_dir()

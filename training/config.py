@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import sys
@@ -14,8 +15,11 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
+from training.files import WriteError, read_object
+
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
+EXIT_NOT_WRITTEN = 4
 
 # Fields that say where a run is computed, not what: it may go on with others.
 _FREE = {"shard_state"}
@@ -61,8 +65,8 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     as it should.
 
     Bad input (ConfigError, `bad_data`, a path that is not there or not permitted) ends in one
-    sentence and exit code 2, divergence in 3; --verbosity=1 adds the stack trace. Any other
-    exception, a full disk too, shows its own.
+    sentence and exit code 2, divergence in 3, a disk that is full or cannot be written to in 4;
+    --verbosity=1 adds the stack trace. Any other exception shows its own.
     """
     bad_input = (
         ConfigError,
@@ -79,13 +83,15 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
             rest = flags.FLAGS(argv)
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
+                logging.get_absl_logger().addFilter(_is_news)
             if "config" in flags.FLAGS:
-                _ = flags.FLAGS.config.task  # a config that failed to load says so only now
+                _settle_length(flags.FLAGS)
             return rest
 
     def guarded(argv):
+        codes = {Diverged: EXIT_DIVERGED, WriteError: EXIT_NOT_WRITTEN}
         try:
-            with _exits({Diverged: EXIT_DIVERGED} | dict.fromkeys(bad_input, EXIT_BAD_INPUT)):
+            with _exits(codes | dict.fromkeys(bad_input, EXIT_BAD_INPUT)), _fields_are_there():
                 code = main(argv)
         except SystemExit as ended:
             leave(ended.code, ended.__cause__ or ended, _sentence(ended.__cause__ or ended))
@@ -99,6 +105,11 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     app.run(guarded, flags_parser=parse)
 
 
+def _is_news(record) -> bool:
+    """Whether a message is more than what Orbax tells, with stack traces, and raises then."""
+    return not (record.exc_info and "/orbax/" in record.pathname.replace(os.sep, "/"))
+
+
 @contextlib.contextmanager
 def _exits(codes: dict[type[Exception], int]):
     try:
@@ -110,8 +121,22 @@ def _exits(codes: dict[type[Exception], int]):
         raise SystemExit(code) from error
 
 
-def _sentence(error: BaseException) -> str:
-    """What an error means, in one line."""
+@contextlib.contextmanager
+def _fields_are_there():
+    """Within it, a field that a config lacks is an error of the config, or of its file."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        sentence = _missing_field(error)
+        if sentence is None:
+            raise
+        if "config" not in flags.FLAGS and "workdir" in flags.FLAGS:
+            sentence = f"{pathlib.Path(flags.FLAGS.workdir) / 'config.json'}: {sentence}"
+        raise ConfigError(sentence) from error
+
+
+def _missing_field(error: BaseException) -> str | None:
+    """What ml_collections says of a field that is not there; None of another error."""
     text = str(error)
     for old, new in RENAMED.items():
         if re.search(rf"'{old}'|\"{old}\"", text) and isinstance(error, AttributeError):
@@ -120,6 +145,15 @@ def _sentence(error: BaseException) -> str:
         return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
     if isinstance(error, AttributeError) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):
         return f"there is no config field {unlike[1]!r} here"
+    return None
+
+
+def _sentence(error: BaseException) -> str:
+    """What an error means, in one line."""
+    if missing := _missing_field(error):
+        return missing
+    text = str(error)
+    text = "; ".join([text, *getattr(error, "__notes__", ())])
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
     if "Traceback" in text or "earlier failure" in text:
         # ml_collections puts a whole stack trace into the text; the last line is what it means.
@@ -137,10 +171,19 @@ def from_words(words: Sequence[str]) -> Any:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         values(argv)
-        _ = values.config.task  # a config that failed to load says so only now
-        return values.config
+        return _settle_length(values)
     except Exception as error:  # absl and ml_collections raise many things
         raise ConfigError(_sentence(error)) from error
+
+
+def _settle_length(values: flags.FlagValues) -> Any:
+    """The config of the flags; epochs or steps of the command line win over the file's."""
+    config, given = values.config, config_flags.get_override_values(values["config"])
+    _ = config.task  # a config that failed to load says so only now
+    for length, other in (("epochs", "steps"), ("steps", "epochs")):
+        if length in given and other not in given:
+            config[other] = None
+    return config
 
 
 def to_json(config: Any) -> str:
@@ -155,10 +198,15 @@ def from_json(path: pathlib.Path | epath.Path) -> Any:
       ConfigError: there is none, or it is damaged.
     """
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        config = ml_collections.ConfigDict(read_object(path))
+        flat(config.to_dict())
+        for name in ("model", "drop", "data", "optimizer", "schedule"):
+            if not isinstance(config.get(name), ml_collections.ConfigDict):
+                raise ValueError(f"it holds no {name}")
+        return config
     except FileNotFoundError:
         raise ConfigError(f"{path} is not there: {path.parent} holds no training run") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}): restore it, or start anew") from None
 
 

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
 from PIL import Image
 
-from training.files import write
+from training import records
+from training.events import Events
+from training.files import write, writing
 
 
 class MetricsLog:
@@ -33,11 +34,12 @@ class MetricsLog:
             return
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
-            self.records = [r for r in read_metrics(self._path) if r["step"] <= resume_step]
+            found, damaged = records.read(self._path)
+            self.records = [record for record in found if record["step"] <= resume_step]
+            if damaged:
+                records.keep_aside(self._path, damaged)
         self._file = self._rewritten()
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
-        )
+        self._events = Events(workdir / "tensorboard", resume_step + 1 if resume_step else None)
 
     def _rewritten(self):
         write(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
@@ -53,41 +55,37 @@ class MetricsLog:
             self._file = self._rewritten()
         else:
             self.records.append(record)
-            self._file.write(json.dumps(record) + "\n")
+            with writing(self._path):
+                self._file.write(json.dumps(record) + "\n")
         for name, value in record.items():
             if name != "step":
-                self._events.add_scalar(name, value, record["step"])
+                self._events.scalar(name, value, record["step"])
+
+    def evaluated(self, step: int, metric: str) -> bool:
+        """Whether the last line is that of `step`, with an evaluation."""
+        last = self.records[-1] if self.records else {"step": None}
+        return last["step"] == step and f"eval/{metric}" in last
 
     def picture(self, name: str, path: pathlib.Path, step: int):
         """Adds an image file to TensorBoard."""
         if self._enabled:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            self._events.add_image(name, pixels, step, dataformats="HWC")
+            self._events.picture(name, pixels, step)
 
     def flush(self):
         """Puts all lines on the disk: a checkpoint that follows must not be ahead of them."""
         if self._enabled:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with writing(self._path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
             self._events.flush()
 
     def close(self):
         if self._enabled:
-            self.flush()
-            self._file.close()
             self._events.close()
-
-
-def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+            with writing(self._path):
+                self._file.close()
 
 
 class Progress:

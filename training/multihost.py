@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -129,7 +130,7 @@ def as_process_0_sees_it(found: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(found)) if jax.process_count() > 1 else found
 
 
-def from_process_0(make) -> Any:
+def from_process_0(make: Callable[[], Any]) -> Any:
     """What process 0 makes, on all, as JSON has it. To be asked by all at one point."""
     if jax.process_count() == 1:
         return make()

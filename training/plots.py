@@ -5,13 +5,20 @@ import re
 
 import matplotlib.figure
 
+from training.files import writing
+
 _NO_PERCENTAGES = ("/examples", "/skipped", "/positives", "/grad_norm")
 
 
 def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
-    """Writes a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    """Writes a figure as PNG.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=100)
 
 
 def curves(records: list[dict]) -> matplotlib.figure.Figure:

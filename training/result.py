@@ -7,6 +7,9 @@ import subprocess
 
 import jax
 
+from training.config import ConfigError
+from training.files import read_object
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -35,20 +38,47 @@ def make_result(records: list[dict], best_metric: str) -> dict:
     }
 
 
+def read(path: pathlib.Path) -> dict:
+    """Reads the result of a run.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    try:
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
 def report(result: dict, workdir: pathlib.Path) -> str:
-    """The result in a few lines for a person."""
-    metric = result["best_metric"]
-    lines = [
-        f"{metric} {result['final'][metric]:.2f} at the end, best {result['best'][metric]:.2f} at "
-        f"step {result['best']['step']}; {result['final']['examples']} examples; "
-        f"{result['seconds']:.0f} s"
-    ]
-    lines += [
-        f"{place}: kept {kept['kept']:.4f}, expected {kept['expected']:.4f}"
-        for place, kept in result["kept"].items()
-    ]
-    lines.append(f"plots: {workdir / 'plots'}   result: {workdir / 'result.json'}")
+    """The result in a few lines for a person.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    path = workdir / "result.json"
+    try:
+        metric = result["best_metric"]
+        lines = [
+            f"{metric} {result['final'][metric]:.2f} at the end, best {result['best'][metric]:.2f} "
+            f"at step {result['best']['step']}; {result['final']['examples']} examples; "
+            f"{result['seconds']:.0f} s"
+        ]
+        lines += [
+            f"{place}: kept {kept['kept']:.4f}, expected {kept['expected']:.4f}"
+            for place, kept in result["kept"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    lines.append(f"plots: {workdir / 'plots'}   result: {path}")
     return "\n".join(lines)
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged ({type(error).__name__}: {error}): remove it, and the command that "
+        "trained the run writes it anew"
+    )
 
 
 def _eval_part(record):

@@ -36,7 +36,8 @@ first = len(metrics.read_text().splitlines()) if metrics.exists() else 0
 for step in range(first + 1, STEPS + 1):
     time.sleep(float(os.environ.get("SLEEP", 0)))
     with metrics.open("a") as file:
-        file.write(json.dumps({"step": step, "epoch": float(step)}) + "\n")
+        line = {"step": step, "epoch": float(step), "time/seconds": float(step)}
+        file.write(json.dumps(line) + "\n")
     with (workdir / "trace.txt").open("a") as file:
         file.write(f"{step}\n")
     if stopping:

@@ -1,7 +1,11 @@
 """A checkpoint is whole or it is not used."""
 
+import contextlib
 import logging
 import math
+import os
+import pathlib
+import shutil
 import time
 import types
 
@@ -9,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from training import checkpoints as checkpoints_lib
+from training import files, manifest
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
+from training.files import WriteError
 
 
 def state(step):
@@ -82,7 +89,8 @@ def test_the_one_before_a_damaged_one_is_used_and_said(folder, damage, caplog):
     damage(folder / "30")
     with open_at(folder) as checkpoints, caplog.at_level(logging.WARNING):
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 20
-        assert "step 30 is damaged" in caplog.text and "step 20" in caplog.text
+        assert "step 30 is damaged" in caplog.text
+        assert "using the checkpoint of step 20" in caplog.text
         with pytest.raises(ConfigError, match="step 30 is damaged"):
             checkpoints.restore(ABSTRACT, step=30)
         checkpoints.save(30, state(31), None)  # the run comes by again
@@ -192,47 +200,208 @@ def test_a_checkpoint_has_names(scored, tmp_path):
 
 
 def test_scores_are_kept_with_their_steps(scored):
-    assert scored.best == 2
+    assert (scored.best, scored.best_value) == (2, 70.0)
     assert [scored.evaluated(step) for step in range(1, 6)] == [False, True, False, True, False]
-    assert [scored.best_value(until) for until in (1, 2, 3, 4)] == [-math.inf, 70, 70, 70]
 
 
-def test_the_best_value_is_not_the_latest(scored, tmp_path):
+def test_the_best_value_is_not_the_latest(tmp_path):
     with open_at(tmp_path, keep=5) as checkpoints:
-        for step, top1 in ((1, 50.0), (2, 40.0), (3, 60.0)):
+        values = [checkpoints.best_value]
+        for step, top1 in ((1, 50.0), (2, 40.0), (3, 60.0), (4, 60.0)):
             checkpoints.save(step, {"step": jnp.int32(step)}, {"top1": top1})
+            checkpoints.finish()
+            values.append(checkpoints.best_value)
+        assert values == [-math.inf, 50, 50, 60, 60] and checkpoints.best == 4
+
+
+@pytest.fixture
+def three(scored, tmp_path):
+    """Copies of the checkpoints of steps 1 to 3, of which 2 was evaluated."""
+    for step in ("1", "2", "3"):
+        shutil.copytree(scored.directory / step, tmp_path / step)
+    return tmp_path
+
+
+STEP = abstract({"step": jnp.int32(0)})
+
+
+def replace_by_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_a_link_to_nothing(path):
+    path.unlink()
+    path.symlink_to("/nowhere/at/all")
+
+
+def replace_by_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes() or b" ")  # markers of Orbax are empty
+    data[0] ^= 8
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1] or b"cut")
+
+
+DAMAGES = (
+    replace_by_a_folder,
+    replace_by_a_link_to_nothing,
+    flip,
+    replace_by_a_pipe,
+    pathlib.Path.unlink,
+    cut,
+)
+
+
+@pytest.mark.parametrize("shift", range(2))
+def test_a_damaged_checkpoint_is_passed_over_whichever_file_it_is(three, shift, caplog):
+    """Of step 2, the best, while 3 is the newest; then while it is the newest itself."""
+    files = sorted(path for path in (three / "2").rglob("*") if path.is_file())
+    names = [path.relative_to(three / "2").as_posix() for path in files]
+    assert {"manifest.json", "metrics/metrics", "_CHECKPOINT_METADATA"} <= {*names}
+    for index, name in enumerate(names):
+        damage = DAMAGES[(index + shift) % len(DAMAGES)]
+        folder = shutil.copytree(three, three / "copy", ignore=lambda *_: ["copy"])
+        damage(folder / "2" / name)
+        with open_at(folder, keep=None) as checkpoints, caplog.at_level(logging.WARNING):
+            assert checkpoints.best is None and checkpoints.best_value == -math.inf, name
+        assert "step 2 is damaged" in caplog.text and str(folder / "2") in caplog.text
+        shutil.rmtree(folder / "3")
+        with open_at(folder, keep=None) as checkpoints:
+            assert int(checkpoints.restore(STEP)["step"]) == 1
+        shutil.rmtree(folder)
+        caplog.clear()
+
+
+def test_a_score_that_is_still_json_is_not_believed(three, caplog):
+    """The manifest holds what decides: the best was 70."""
+    path = three / "2" / "metrics" / "metrics"
+    path.write_text(path.read_text().replace("70", "90"))
+    with open_at(three, keep=None) as checkpoints:
+        assert checkpoints.best is None and not checkpoints.evaluated(2)
+    assert "step 2 is damaged" in caplog.text and "metrics/metrics does not have" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '"x"', "3", "{}", '{"_METADATA": 3}', "[" * 10_000, "\xff", "NaN"]
+)
+def test_a_manifest_of_other_json_is_a_fault(three, text):
+    (three / "3" / "manifest.json").write_text(text, "latin-1")
+    with open_at(three, keep=None) as checkpoints:
+        assert int(checkpoints.restore(STEP)["step"]) == 2
+        with pytest.raises(ConfigError, match="step 3 is damaged: .*manifest.json"):
+            checkpoints.restore(STEP, step=3)
+        with pytest.raises(ConfigError, match="there is no checkpoint of step 4; choose another"):
+            checkpoints.restore(STEP, step=4)
+
+
+def test_metrics_that_are_no_numbers_are_a_fault(three):
+    manifest.add_metrics(epath.Path(three / "3"), {"top1": "many"})
+    with open_at(three, keep=None) as checkpoints:
+        assert int(checkpoints.restore(STEP)["step"]) == 2
+
+
+def test_files_that_were_not_saved_are_a_fault(three):
+    (three / "3" / "state" / "more").touch()
+    with open_at(three, keep=None) as checkpoints:
+        assert int(checkpoints.restore(STEP)["step"]) == 2
+
+
+def test_an_evaluation_made_up_for_leaves_its_checkpoint_whole_at_any_moment(three, monkeypatch):
+    """It is killed before each file that it writes."""
+    untouched = (three / "3" / "state" / "_METADATA").stat().st_mtime_ns
+
+    class Killed(BaseException):
+        pass
+
+    def write(path, text):
+        if not left:
+            raise Killed
+        left.pop()
+        files.write(path, text)
+
+    monkeypatch.setattr(manifest, "write", write)
+    for writes in (0, 1, 2):
+        left = [None] * writes
+        with open_at(three, keep=1) as checkpoints, contextlib.suppress(Killed):
+            checkpoints.save(3, {"step": jnp.int32(3)}, {"top1": 80.0})
+            assert writes == 2
+        with open_at(three, keep=1) as checkpoints:
+            assert int(checkpoints.restore(STEP)["step"]) == 3
+            assert checkpoints.evaluated(3) == (writes == 2)
+    assert checkpoints.best == 3 and checkpoints.best_value == 80.0
+    assert (three / "3" / "state" / "_METADATA").stat().st_mtime_ns == untouched
+
+
+def test_a_checkpoint_is_saved_and_scored_once(three):
+    with open_at(three, keep=1) as checkpoints:
+        checkpoints.save(2, {"step": jnp.int32(2)}, {"top1": 10.0})
         checkpoints.finish()
-        assert [checkpoints.best_value(until) for until in (0, 1, 2, 3)] == [-math.inf, 50, 50, 60]
+        assert checkpoints.best_value == 70.0 and checkpoints.steps == [1, 2, 3]
 
 
-def as_process(monkeypatch, index, whole=None):
-    """This module as that of one of two processes, where process 0 says what is whole."""
+def test_what_is_no_checkpoint_does_not_count_among_those_kept(three):
+    """Of keep=1: neither a damaged one nor an interrupted save is what to fall back on."""
+    cut(three / "3" / "manifest.json")
+    shutil.copytree(three / "1", three / "4")
+    (three / "4" / "manifest.json").unlink()
+    with open_at(three, keep=1) as checkpoints:
+        assert int(checkpoints.restore(STEP)["step"]) == 2
+        checkpoints.save(6, {"step": jnp.int32(6)}, None)
+        checkpoints.finish()
+        assert checkpoints.steps == [2, 3, 6] and (three / "4").exists()
+        checkpoints.save(7, {"step": jnp.int32(7)}, None)
+        checkpoints.finish()
+        assert checkpoints.steps == [2, 6, 7]  # 2 is the best
+    assert {path.name for path in three.iterdir()} == {"2", "6", "7"}
+
+
+def test_to_read_creates_and_deletes_nothing(tmp_path):
+    with open_at(tmp_path / "none", keep=None) as checkpoints:
+        assert checkpoints.steps == []
+    assert not (tmp_path / "none").exists()
+
+
+def as_process(monkeypatch, index, told=None):
+    """This module as that of one of two processes, where process 0 has `told` in turn."""
     two = types.SimpleNamespace(process_index=lambda: index, process_count=lambda: 2)
     monkeypatch.setattr(checkpoints_lib, "jax", two)
-    told = types.SimpleNamespace(as_process_0_sees_it=lambda own: own if whole is None else whole)
-    monkeypatch.setattr(checkpoints_lib, "multihost", told)
+    told = told or []
+    asked = types.SimpleNamespace(from_process_0=lambda make: told.pop(0) if index else make())
+    monkeypatch.setattr(checkpoints_lib, "multihost", asked)
 
 
 def test_process_0_judges_for_all(folder, monkeypatch):
+    found = [[[10, None], [20, 1.0], [30, None]], [], []]
+    flip_a_byte(folder / "20")
+    as_process(monkeypatch, 1, [found, None, "the checkpoint of step 30 is damaged"])
     with open_at(folder) as checkpoints:
-        as_process(monkeypatch, 1, whole=True)
-        flip_a_byte(folder / "20")
-        assert int(checkpoints.restore(ABSTRACT, step=30)["step"]) == 30
-        as_process(monkeypatch, 1, whole=False)
-        with pytest.raises(ConfigError, match="step 30 is damaged: process 0.*choose another"):
+        assert checkpoints.evaluated(20)
+        assert int(checkpoints.restore(ABSTRACT, step=20)["step"]) == 20
+        with pytest.raises(ConfigError, match="step 30 is damaged; choose another"):
             checkpoints.restore(ABSTRACT, step=30)
-        as_process(monkeypatch, 0)
+    as_process(monkeypatch, 0)
+    with open_at(folder) as checkpoints:
         assert int(checkpoints.restore(ABSTRACT, step=30)["step"]) == 30
         with pytest.raises(ConfigError, match="step 20 is damaged.*sha256"):
             checkpoints.restore(ABSTRACT, step=20)
 
 
-def test_process_0_alone_writes_the_manifest(tmp_path, monkeypatch):
-    as_process(monkeypatch, 1)
-    with open_at(tmp_path) as checkpoints:
-        checkpoints.save(1, state(1), None)
+def test_process_0_alone_writes_manifests_and_deletes(tmp_path, monkeypatch):
+    as_process(monkeypatch, 1, [[[], [], []]])
+    with open_at(tmp_path, keep=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"step": jnp.int32(step)}, None)
         checkpoints.finish()
-        assert (tmp_path / "1").exists() and checkpoints.steps == []
+        assert checkpoints.steps == [2, 3]
+    assert (tmp_path / "1").exists() and not list(tmp_path.rglob("manifest.json"))
 
 
 def test_what_a_killed_save_left_goes_when_a_run_writes_there(folder):
@@ -247,20 +416,30 @@ def test_what_a_killed_save_left_goes_when_a_run_writes_there(folder):
 
 
 def test_a_save_that_fails_is_no_secret(tmp_path, monkeypatch):
-    def fail(folder):
-        raise OSError("No space left on device")
+    def fail(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints_lib, "_sums", fail)
+    state = {"step": jnp.int32(0)}
+    with open_at(tmp_path) as checkpoints:
+        checkpoints.save(1, state, None)
+    monkeypatch.setattr(manifest, "seal", fail)
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(1), None)
-    with pytest.raises(OSError, match="No space left"):
+    checkpoints.save(2, state, None)
+    message = f"{tmp_path / '2'} cannot be written: No space left"
+    with pytest.raises(WriteError, match=message):
         checkpoints.finish()
-    checkpoints.save(2, state(2), None)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(3, state(3), None)
-    checkpoints.save(4, state(4), None)
-    with pytest.raises(OSError, match="No space left"), checkpoints:
+    checkpoints.save(3, state, None)
+    with pytest.raises(WriteError, match="No space left"):
+        checkpoints.save(4, state, None)
+    checkpoints.save(5, state, None)
+    with pytest.raises(WriteError, match="No space left") as failed, checkpoints:
         pass
+    assert failed.value.__notes__ == ["the same command goes on from the checkpoint of step 1"]
+    with pytest.raises(WriteError) as failed, open_at(tmp_path / "other"):
+        raise WriteError("metrics.jsonl cannot be written")
+    assert failed.value.__notes__ == [
+        "no checkpoint was saved yet, so that the same command begins anew"
+    ]
 
 
 def test_another_model_is_named(folder):

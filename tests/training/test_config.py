@@ -42,9 +42,76 @@ def test_a_folder_keeps_its_config(tmp_path, config):
 def test_a_damaged_or_missing_config_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no training run"):
         config_lib.from_json(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="is damaged"):
-        config_lib.from_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"[1]",
+        b"3",
+        b"\xff\xfe",
+        b"{}",
+        b'{"task": "classification"}',
+        b"[" * 100_000,
+        b'{"a":' * 400 + b"1" + b"}" * 400,
+        b'{"a.b": 1}',
+    ],
+)
+def test_what_is_no_config_is_named(tmp_path, config, data):
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"{path} is damaged .*restore it, or start anew"):
+        config_lib.from_json(path)
+    with pytest.raises(ConfigError, match=f"{path} is damaged"):
+        config_lib.check_same(tmp_path, config)
+    saved = config.to_dict()
+    for name in ("model", "drop", "data", "optimizer", "schedule"):
+        write(path, json.dumps(saved | {name: [1]}))
+        with pytest.raises(ConfigError, match=f"{path} is damaged .it holds no {name}"):
+            config_lib.from_json(path)
+
+
+def test_a_field_that_a_runs_config_lacks_is_named_with_its_file():
+    script = (
+        "from absl import flags\nfrom training import config\nimport ml_collections\n"
+        "flags.DEFINE_string('workdir', None, '')\n"
+        "def main(_): ml_collections.ConfigDict({'tusk': 1}).%s\nconfig.run(main)"
+    )
+    for field, sentence in (
+        ("task", "there is no config field 'task' here: did you mean 'tusk'?"),
+        ("epochs", "there is no config field 'epochs' here"),
+    ):
+        command = [sys.executable, "-c", script % field, "--workdir=runs/here"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.stderr == f"error: runs/here/config.json: {sentence}\n"
+        assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "steps"),
+    [
+        ([], 3.0, None),
+        (["--config.steps=60"], None, 60),
+        (["--config.steps", "60"], None, 60),
+        (["--config.epochs=2"], 2.0, None),
+        (["--config.epochs=2", "--config.steps=60"], 2.0, 60),  # which `lengths` refuses
+    ],
+)
+def test_the_length_that_the_command_line_gives_wins(words, epochs, steps):
+    config = config_lib.from_words([f"--config={processes.TINY}", *words])
+    assert (config.epochs, config.steps) == (epochs, steps)
+
+
+def test_epochs_win_over_the_steps_of_a_file(tmp_path):
+    path = tmp_path / "by_steps.py"
+    path.write_text(
+        "from configs import defaults\n"
+        "def get_config():\n    config = defaults.get_config()\n    config.steps = 7\n"
+        "    return config\n"
+    )
+    config = config_lib.from_words([f"--config={path}", "--config.epochs=2"])
+    assert (config.epochs, config.steps) == (2.0, None)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +209,8 @@ def test_fields_that_are_new_or_gone_are_changes():
         ("FileNotFoundError(2, 'no')", 2),
         ("PermissionError(13, 'no')", 2),
         ("config.Diverged('no')", 3),
-        ("OSError(28, 'No space left on device')", 1),
+        ("config.WriteError('no')", 4),
+        ("OSError(28, 'No space left on device')", 1),  # of which no file is known
         ("ValueError('no')", 1),
     ],
 )

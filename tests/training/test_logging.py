@@ -3,43 +3,54 @@
 import contextlib
 import json
 import os
-import pathlib
 import re
 import time
 
 import jax
-import tensorboardX
+import pytest
 from PIL import Image
 
-from training.logging import MetricsLog, Progress, read_metrics
+from training import logging as logging_lib
+from training import records
+from training.files import WriteError
+from training.logging import MetricsLog, Progress
+
+
+def line(step, **fields):
+    base = {"step": step, "epoch": step / 10, "time/seconds": 1.0 * step}
+    return base | {name.replace("__", "/"): value for name, value in fields.items()}
 
 
 def write(folder, resume, steps):
     with contextlib.closing(MetricsLog(folder, resume)) as log:
         for step in steps:
-            log.write({"step": step, "epoch": step / 10, "train/loss": 1.0 / step})
+            log.write(line(step, train__loss=1.0 / step))
         log.flush()
         return log.records
 
 
 def steps(folder):
-    return [record["step"] for record in read_metrics(folder / "metrics.jsonl")]
+    return [record["step"] for record in records.read(folder / "metrics.jsonl")[0]]
 
 
 def test_lines_of_steps_that_run_again_are_cut(tmp_path):
     write(tmp_path, 0, [1, 2, 3, 4])
-    records = write(tmp_path, 2, [3, 4, 5])
-    assert steps(tmp_path) == [1, 2, 3, 4, 5] == [record["step"] for record in records]
+    written = write(tmp_path, 2, [3, 4, 5])
+    assert steps(tmp_path) == [1, 2, 3, 4, 5] == [record["step"] for record in written]
 
 
 def test_what_a_line_lacked_joins_it(tmp_path):
     write(tmp_path, 0, [1, 2])
     with contextlib.closing(MetricsLog(tmp_path, 2)) as log:
-        log.write({"step": 2, "epoch": 0.2, "eval/top1": 50.0})
-        log.write({"step": 3, "epoch": 0.3})
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+        assert not log.evaluated(2, "top1")
+        log.write(line(2, eval__top1=50.0))
+        assert log.evaluated(2, "top1") and not log.evaluated(1, "top1")
+        assert not log.evaluated(2, "AP")
+        log.write(line(3))
+        assert not log.evaluated(2, "top1")
+    lines, _ = records.read(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3]
-    assert lines[1] == {"step": 2, "epoch": 0.2, "train/loss": 0.5, "eval/top1": 50.0}
+    assert lines[1] == line(2, train__loss=0.5, eval__top1=50.0)
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
@@ -54,7 +65,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
 def test_events_are_written(tmp_path):
     Image.new("RGBA", (9, 5), "red").save(tmp_path / "red.png")
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
-        log.write({"step": 1, "train/loss": 1.0})
+        log.write(line(1, train__loss=1.0))
         log.picture("examples", tmp_path / "red.png", 1)
     (events,) = (tmp_path / "tensorboard").glob("events*")
     assert all(name in events.read_bytes() for name in (b"train/loss", b"examples", b"PNG"))
@@ -63,51 +74,76 @@ def test_events_are_written(tmp_path):
 def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
         for step in (1, 2, 3):
-            log.write({"step": step, "train/loss": 1.0 * step})
+            log.write(line(step, train__loss=1.0 * step))
             assert steps(tmp_path) == list(range(1, step + 1)) == [r["step"] for r in log.records]
-        log.write({"step": 3, "epoch": 0.3})
-        log.write({"step": 4})
-        lines = [{"step": step, "train/loss": 1.0 * step} for step in (1, 2, 3)]
-        assert log.records == [*lines[:2], lines[2] | {"epoch": 0.3}, {"step": 4}]
-        assert read_metrics(tmp_path / "metrics.jsonl") == log.records
+        log.write({"step": 3, "eval/top1": 0.3})
+        log.write(line(4))
+        lines = [line(step, train__loss=1.0 * step) for step in (1, 2, 3)]
+        assert log.records == [*lines[:2], lines[2] | {"eval/top1": 0.3}, line(4)]
+        assert records.read(tmp_path / "metrics.jsonl") == (log.records, [])
 
 
-def test_what_follows_a_line_cut_short_is_left_out(tmp_path):
+def test_a_damaged_line_is_named_the_file_kept_and_no_good_line_lost(tmp_path, caplog):
+    write(tmp_path, 0, range(1, 7))
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2, "tra\n{"step": 3}\n')
-    assert steps(tmp_path) == [1]
+    damaged = path.read_bytes().replace(b'{"step": 3', b'{"st#p\xff: 3')
+    path.write_bytes(damaged)
+    write(tmp_path, 5, [6, 7])
+    assert steps(tmp_path) == [1, 2, 4, 5, 6, 7]
+    (aside,) = tmp_path.glob("metrics.damaged-*.jsonl")
+    assert aside.read_bytes() == damaged
+    assert f"{path}: lines 3 are damaged" in caplog.text and aside.name in caplog.text
+    caplog.clear()
+    write(tmp_path, 7, [8])
+    assert not caplog.records and len(list(tmp_path.glob("metrics.damaged-*"))) == 1
 
 
 class Events:
-    """In the place of TensorBoard's writer."""
+    """In the place of those of TensorBoard."""
 
     def __init__(self, folder, purge_step):
-        self.calls = [("open", pathlib.Path(folder).name, purge_step)]
+        self.calls = [("open", folder.name, purge_step)]
 
     def __getattr__(self, name):
-        return lambda *arguments, **_: self.calls.append((name, *arguments))
+        return lambda *arguments: self.calls.append((name, *arguments))
 
 
 def test_tensorboard_has_the_same_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboardX, "SummaryWriter", Events)
+    monkeypatch.setattr(logging_lib, "Events", Events)
     for resume, purge in ((0, None), (7, 8)):
         log = MetricsLog(tmp_path, resume)
         log.write({"step": 8, "epoch": 0.5, "train/loss": 2.0})
+        log.flush()
         log.close()
         assert log._events.calls == [
             ("open", "tensorboard", purge),
-            ("add_scalar", "epoch", 0.5, 8),
-            ("add_scalar", "train/loss", 2.0, 8),
+            ("scalar", "epoch", 0.5, 8),
+            ("scalar", "train/loss", 2.0, 8),
             ("flush",),
             ("close",),
         ]
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path, monkeypatch):
+    """/dev/full takes nothing."""
+    log = MetricsLog(tmp_path, 0)
+    message = f"{tmp_path / 'metrics.jsonl'} cannot be written: "
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: exec("raise OSError(5, 'Input/output error')"))
+        with pytest.raises(WriteError, match=message + "Input/output error"):
+            log.flush()
+    with open("/dev/full", "w") as full:
+        os.dup2(full.fileno(), log._file.fileno())
+    for act in (lambda: log.write(line(1)), log.close):
+        with pytest.raises(WriteError, match=message + "No space left on device"):
+            act()
 
 
 def test_lines_are_on_the_disk_before_a_checkpoint(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
-        log.write({"step": 1})
+        log.write(line(1))
         log.flush()
     assert (tmp_path / "metrics.jsonl").stat().st_ino in synced
 

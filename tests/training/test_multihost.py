@@ -7,7 +7,7 @@ from jax.experimental import multihost_utils
 
 from training import multihost
 from training.config import ConfigError
-from training.multihost import as_process_0_sees_it, initialize
+from training.multihost import as_process_0_sees_it, from_process_0, initialize
 
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -89,3 +89,25 @@ def test_process_0_is_asked_where_there_are_others(monkeypatch, answer):
     told = lambda own: sent.append(own) or np.array(answer)  # noqa: E731
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", told)
     assert as_process_0_sees_it(not answer) is answer and sent == [not answer]
+
+
+@pytest.mark.parametrize("value", [None, True, "text \u00e9", [[1, None], {"a": 0.1 + 0.2}]])
+def test_any_value_of_process_0_reaches_all(monkeypatch, value):
+    sent = []
+
+    def broadcast(mine):
+        if process == 0:
+            sent.append(mine)
+            return mine
+        taken = sent[len(taken_so_far)]
+        taken_so_far.append(taken)
+        assert np.shape(mine) == np.shape(taken)
+        return taken
+
+    taken_so_far = []
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", broadcast)
+    assert from_process_0(lambda: value) is value and not sent
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process, mine in enumerate((value, "another")):
+        monkeypatch.setattr(jax, "process_index", lambda index=process: index)
+        assert from_process_0(lambda mine=mine: mine) == value

@@ -1,6 +1,7 @@
 """What a finished run is said to have come to."""
 
 import importlib.metadata
+import json
 import pathlib
 import platform
 import shutil
@@ -11,6 +12,8 @@ import jax
 import pytest
 
 from training import result as result_lib
+from training.config import ConfigError
+from training.files import write
 from training.result import make_result, report
 
 
@@ -62,6 +65,26 @@ def test_a_person_reads_a_few_lines():
         "group4: kept 0.9123, expected 0.9000",
         f"plots: {workdir / 'plots'}   result: {workdir / 'result.json'}",
     ]
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"[1]", b"{}", b"{", b'{"best_metric": 3}', b'{"best_metric": "top1"}']
+)
+def test_a_damaged_result_is_named(tmp_path, data):
+    path = tmp_path / "result.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"{path} is damaged .*: remove it, and the command"):
+        report(result_lib.read(path), tmp_path)
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    result = make_result([evaluated(1, 70.0)], "top1")
+    write(tmp_path / "result.json", json.dumps(result))
+    assert result_lib.read(tmp_path / "result.json") == result
+    for name in ("final", "best", "kept", "seconds"):
+        write(tmp_path / "result.json", json.dumps(result | {name: None}))
+        with pytest.raises(ConfigError, match="is damaged"):
+            report(result_lib.read(tmp_path / "result.json"), tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError("no git"), subprocess.CalledProcessError(128, "git")])
