@@ -3,15 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from inputs.images import DataError
+from inputs.reading import DataError, shown
 
 
 def parse_split(split: str) -> tuple[str, tuple[str, str]]:
     """Splits "train[80%:]" into "train" and ("80%", "")."""
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    # No set has examples of so many digits.
+    match = re.fullmatch(r"([^\[\]\0]+)(?:\[(-?\d{1,15}%?)?:(-?\d{1,15}%?)?\])?", split, re.ASCII)
     if not match:
         raise DataError(
-            f"split {split!r} is not understood: write train, train[:1000] or train[80%:]."
+            f"split {shown(split)} is not understood: write train, train[:1000] or train[80%:]."
         )
     return match[1], (match[2] or "", match[3] or "")
 

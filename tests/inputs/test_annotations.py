@@ -112,7 +112,8 @@ def test_useless_boxes_are_left_out_named_and_counted(caplog):
     got, messages = warned(caplog, data, "set")
     assert len(got.boxes) == 1
     (message,) = messages
-    assert message.startswith("set: 6 of 7 boxes are left out: 3 of no area (in 3.jpg); 2 outside")
+    assert message.startswith("set: 6 of 7 boxes are left out: 1 of numbers that are no")
+    assert "pixels (in 3.jpg); 2 of no area (in 3.jpg); 2 outside their image (in 3.jpg)" in message
     assert "1 of unknown classes 'dog' (in 3.jpg)" in message
     assert warned(caplog, data, "set", warn=False)[1] == []
     assert warned(caplog, data, "set", span=slice(1, 2))[1] == []  # of other images
@@ -169,7 +170,7 @@ WRONG = {
         "1 annotations of images that it does not list, those with ids 3: add the images",
     ),
     "twice": (coco(ids=(3, 3)), r"several images of set have the same id \(3\)"),
-    "text id": (coco(ids=("a", "b")), "the images of set have the ids 'a', 'b', expected integers"),
+    "text id": (coco(ids=("a", "b")), r"set: images\[0\] has the id 'a', expected an integer of 64"),
     "same names": (
         coco(categories=[{"id": 90, "name": "a"}, {"id": 2, "name": "a"}]),
         "has the categories a, a: give each its own name",
