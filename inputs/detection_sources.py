@@ -131,7 +131,9 @@ def _coco_json(
     coco = parse_json(read_listed(path, advice, ANNOTATION_BYTES), path)
     entries = coco_entries(coco, "images", path)
     span = slice(*slice_bounds(split, selector, len(entries)))
-    paths = [inside(folder, entry["file_name"], f"a file_name of {path}") for entry in entries[span]]
+    paths = [
+        inside(folder, entry["file_name"], f"a file_name of {path}") for entry in entries[span]
+    ]
     check_files(paths, f"images of {path} (config.data.images names their folder)")
     _fill_in_sizes(entries[span], paths)
     return _Files(paths, from_coco(coco, path, class_names=class_names, span=span), channels)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import reprlib
 import stat
 import unicodedata
@@ -31,7 +32,7 @@ def open_file(path: str, max_bytes: int | None) -> Iterator[BinaryIO]:
       DataError: it is none, is not there or not readable, or has more than `max_bytes`.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115, see below
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataError(unreadable(path, error)) from error
     with file:
@@ -103,6 +104,19 @@ def number(text: str) -> float:
         if text.isascii() and "_" not in text and math.isfinite(found := float(text)):
             return found
     raise ValueError(f"{shown(text)} is no finite number")
+
+
+def integer(value: Any) -> int:
+    """An integer of at most 64 bits, which a JSON may have as text.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+        return int(value)
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{shown(value)} is no integer")
+    return value
 
 
 def is_integer(value: Any, least: int, most: int) -> bool:

@@ -170,7 +170,10 @@ WRONG = {
         "1 annotations of images that it does not list, those with ids 3: add the images",
     ),
     "twice": (coco(ids=(3, 3)), r"several images of set have the same id \(3\)"),
-    "text id": (coco(ids=("a", "b")), r"set: images\[0\] has the id 'a', expected an integer of 64"),
+    "text id": (
+        coco(ids=("a", "b")),
+        r"set: images\[0\] has the id 'a', expected an integer of 64",
+    ),
     "same names": (
         coco(categories=[{"id": 90, "name": "a"}, {"id": 2, "name": "a"}]),
         "has the categories a, a: give each its own name",
