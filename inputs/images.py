@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import IO
 
@@ -45,6 +46,7 @@ def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
     """
     with _opened(io.BytesIO(encoded), name) as image:
         image.load()
+        _check_sums(image, encoded)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, not scale them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode == "P" and "transparency" in image.info:
@@ -69,6 +71,7 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
                 f"{name} is a colour image ({image.mode}), where a mask has a class index in each"
                 " pixel: write it as a gray or palette PNG."
             )
+        _check_sums(image, encoded)
         return np.array(image)
 
 
@@ -85,6 +88,16 @@ def image_size(encoded: bytes | str, name: str) -> tuple[int, int]:
             source = io.BytesIO(encoded)
         image = stack.enter_context(_opened(source, name))
         return image.height, image.width
+
+
+def _check_sums(image: Image.Image, encoded: bytes) -> None:
+    """Raises ValueError where a PNG is damaged: Pillow decodes one that may look whole."""
+    position, kind = 8, b""
+    while image.format == "PNG" and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        start, position = position + 4, position + 12 + length
+        if zlib.crc32(encoded[start : position - 4]).to_bytes(4) != encoded[position - 4 : position]:
+            raise ValueError("its check sums do not agree")
 
 
 @contextlib.contextmanager
