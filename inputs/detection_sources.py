@@ -130,6 +130,8 @@ def _coco_json(
     advice = "set config.data.annotations to the file in config.data.dir"
     coco = parse_json(read_listed(path, advice, ANNOTATION_BYTES), path)
     entries = coco_entries(coco, "images", path)
+    if not entries:
+        raise DataError(f"{path} lists no images.")
     span = slice(*slice_bounds(split, selector, len(entries)))
     paths = [
         inside(folder, entry["file_name"], f"a file_name of {path}") for entry in entries[span]
@@ -163,9 +165,9 @@ def _voc_xml(root: str, split: str, class_names: Sequence[str] | None, channels:
             broken.append(str(error).removesuffix("."))
         except ValueError as error:
             broken.append(f"{file} ({error})")
-            continue
-        images.append({"id": id, "file_name": os.path.basename(path)} | size)
-        objects += [{"image_id": id} | thing for thing in found]
+        else:
+            images.append({"id": id, "file_name": os.path.basename(path)} | size)
+            objects += [{"image_id": id} | thing for thing in found]
     if broken:
         raise DataError(
             f"{len(broken)} of {len(files)} files are no VOC annotations: {listed(broken, 100)}."

@@ -103,10 +103,10 @@ def _check_sums(image: Image.Image, encoded: bytes) -> None:
 @contextlib.contextmanager
 def _opened(source: IO[bytes], name: str) -> Iterator[Image.Image]:
     """Opens an image, and says in our words what fails in Pillow's readers, then or later."""
-    if not source.read(1):
-        raise DataError(_unreadable(name, "it is empty"))
-    source.seek(0)
     try:
+        if not source.read(1):
+            raise DataError(_unreadable(name, "it is empty"))
+        source.seek(0)
         with Image.open(source, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.height} x {image.width} pixels, more than {MAX_PIXELS}"

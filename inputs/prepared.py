@@ -189,6 +189,10 @@ def open_records(
         )
     for file in files:
         _check_shard(file.filename, file.examples_in_shard)
+    for shards in splits.values():  # TFDS passes over those without examples
+        for path, examples in zip(shards.filepaths, shards.shard_lengths, strict=True):
+            if not examples and path.exists():
+                _check_shard(str(path), 0)
     records: Any = ArrayRecordDataSource(files)
     return Records(folder, split, records, chosen)
 

@@ -50,7 +50,7 @@ def check_classes(
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
-    """The first names, and how many there are when that is not all."""
-    names = list(names)
+    """The first names, and how many there are when that is not all; none at full length."""
+    names = [name if len(name) <= 300 else f"{name[:299]}…" for name in names]
     more = f", ... ({len(names)} in all)" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "none"
