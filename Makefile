@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint mutants clean
+.PHONY: train test test-slow lint mutants fuzz clean
 
 train: .venv/.installed
 	$(BIN)/python train.py --config configs/mnist_resnet.py:dropblock_label_smoothing --workdir runs/mnist
@@ -21,6 +21,10 @@ lint: .venv/.installed
 # Hours for all modules; see tests/mutants.py for MODULES="..." and AGAIN=1.
 mutants: .venv/.installed
 	$(BIN)/python tests/mutants.py $(MODULES) $(if $(AGAIN),--again)
+
+# A quarter of an hour; see tests/fuzz/__main__.py for ARGS="--form 'coco json' --count 1000".
+fuzz: .venv/.installed
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

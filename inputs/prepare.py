@@ -111,6 +111,8 @@ def _rewrite_shard(source: epath.Path, target: epath.Path, length: int) -> None:
         for record in grain.experimental.TFRecordIterDataset(os.fspath(source)):
             writer.write(record)
             written += 1
+            if written > length:  # zeros without end are records, too
+                break
     # The last two where a length is damaged.
     except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{source} cannot be read ({error}): copy or prepare it again.") from error
@@ -118,7 +120,8 @@ def _rewrite_shard(source: epath.Path, target: epath.Path, length: int) -> None:
         writer.close()
     if written != length:
         raise DataError(
-            f"{source} holds {written} examples instead of {length}: copy or prepare it again."
+            f"{source} holds {'more' if written > length else written} examples instead of {length}:"
+            " copy or prepare it again."
         )
     partial.replace(target)
 

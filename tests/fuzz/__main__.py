@@ -1,8 +1,8 @@
 """Reads thousands of broken inputs, and counts what becomes of them.
 
-    make fuzz                                   # all, in about a quarter of an hour
-    make fuzz FORMS="--form 'coco json'"        # of one form
-    PYTHONPATH=.:tests .venv/bin/python -m fuzz --form image --first 17 --count 1   # one again
+    make fuzz                                        # all, in about a quarter of an hour
+    make fuzz ARGS="--form 'coco json' --count 1000"
+    make fuzz ARGS="--form image --first 17 --count 1"   # one again
 
 Each is read in a process that other processes outlive, within 10 s of a core and 1 GiB. Printed
 for each form: how many were made, refused (a DataError or ConfigError that names the file), skipped
