@@ -96,7 +96,10 @@ def _check_sums(image: Image.Image, encoded: bytes) -> None:
     while image.format == "PNG" and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", encoded, position)
         start, position = position + 4, position + 12 + length
-        if zlib.crc32(encoded[start : position - 4]).to_bytes(4) != encoded[position - 4 : position]:
+        if (
+            zlib.crc32(encoded[start : position - 4]).to_bytes(4)
+            != encoded[position - 4 : position]
+        ):
             raise ValueError("its check sums do not agree")
 
 

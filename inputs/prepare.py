@@ -119,9 +119,9 @@ def _rewrite_shard(source: epath.Path, target: epath.Path, length: int) -> None:
     finally:
         writer.close()
     if written != length:
+        found = "more" if written > length else written
         raise DataError(
-            f"{source} holds {'more' if written > length else written} examples instead of {length}:"
-            " copy or prepare it again."
+            f"{source} holds {found} examples instead of {length}: copy or prepare it again."
         )
     partial.replace(target)
 

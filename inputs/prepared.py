@@ -198,7 +198,7 @@ def open_records(
 
 
 def _check_shard(path: str, examples: int) -> None:
-    """Holds a file to being one, and to having no more examples than are read of it.
+    """Holds a file to being one, and to having as many examples as are read of it.
 
     One that was cut short or is damaged has none: its examples are named, or skipped, when read.
     """
@@ -209,7 +209,7 @@ def _check_shard(path: str, examples: int) -> None:
         reader = ArrayRecordReader(path)
         found = reader.num_records()
         reader.close()
-    if found > examples:
+    if found not in (0, examples):
         raise DataError(
             f"{path} has {found} examples, where dataset_info.json says {examples}: copy or"
             " prepare the set again."

@@ -103,7 +103,7 @@ def _truth(text: bytes) -> Truth:
             raise Refuse
         x, y, width, height = _four(annotation["bbox"])
         crowd, area = annotation.get("iscrowd"), annotation.get("area")
-        if not (crowd is None or isinstance(crowd, (int, float)) and crowd in (0, 1)):
+        if not (crowd is None or (isinstance(crowd, (int, float)) and crowd in (0, 1))):
             raise Refuse
         if area is not None and not (0 <= number(area) <= 2**62):
             raise Refuse

@@ -18,7 +18,11 @@ _WORDS = (
     *("", " ", "a", "a.png", "A", "../a", "/a", "a/", "a\0b", "\0", "x" * 5000, "..", ".", "a b"),
     *("/images/a.png /masks/a.png", "images/a.png masks/a.png", "/images/a.png /masks/b b.png"),
     *("../out/images/a.png ../out/masks/a.png", "/images/../../out/images/a.png /masks/a.png"),
-    *("/images//a.png //masks/a.png", "/etc/hostname /etc/hostname", "/images/c.d.png /masks/c.d.png"),
+    *(
+        "/images//a.png //masks/a.png",
+        "/etc/hostname /etc/hostname",
+        "/images/c.d.png /masks/c.d.png",
+    ),
     *("b b 1", "c.d -1", "\ufeffa", "a\ta", "\x85a", "a\u2028b", "ü", "u\u0308"),
 )
 
@@ -79,7 +83,9 @@ def slices(rng: random.Random, folder: Path) -> Case:
         text = rng.choice(("", "", "-")) + rng.choice(digits)
         return rng.choice((text, text, text, f"{text}%", "", rng.choice(strange)))
 
-    form = rng.choice(("{}[{}:{}]",) * 8 + ("{}[{}]", "{}[{}:{}:2]", "{}[{}:{}", "{}{}{}]", "{}[[{}:{}]]"))
+    form = rng.choice(
+        ("{}[{}:{}]",) * 8 + ("{}[{}]", "{}[{}:{}:2]", "{}[{}:{}", "{}{}{}]", "{}[[{}:{}]]")
+    )
     name = rng.choice(("train", "train", "va l", "ü", "tr\0in", "", "../x"))
     split = form.format(name, bound(), bound())
 
@@ -122,7 +128,19 @@ def voc_list(rng: random.Random, folder: Path) -> Case:
             (base / "Annotations" / f"{name}.xml").write_text(f"<annotation>{text}</annotation>")
             pixels = encoded(np.zeros((10, 20), np.uint8), "PNG")
             (base / "JPEGImages" / f"{name}.png").write_bytes(pixels)
-    words = ("a", "b", "c.d", "a 1", "b -1", "../../out/Annotations/a", "/a", "", "\0", "a\0", *_WORDS)
+    words = (
+        "a",
+        "b",
+        "c.d",
+        "a 1",
+        "b -1",
+        "../../out/Annotations/a",
+        "/a",
+        "",
+        "\0",
+        "a\0",
+        *_WORDS,
+    )
     text = "\n".join(rng.choice(words) for _ in range(rng.randrange(1, 4))).encode()
     path = folder / "in" / "ImageSets" / "Main" / "train.txt"
     path.write_bytes(damaged(rng, text) if rng.random() < 0.2 else text)
@@ -140,5 +158,3 @@ def voc_list(rng: random.Random, folder: Path) -> Case:
         return READ
 
     return Case(read, (str(folder / "in"), "'train'"))
-
-

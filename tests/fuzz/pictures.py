@@ -75,7 +75,7 @@ def _invented_size(rng: random.Random, data: bytes, kind: str) -> bytes:
 
 
 def mask(rng: random.Random, folder: Path) -> Case:
-    """A mask beside two whole ones: damaged, of another mode or size, with classes there are not."""
+    """A mask beside two whole ones: damaged, of another mode or size, with other classes."""
     truth = [_mask(rng) for _ in range(3)]
     for number, values in enumerate(truth):
         for name, what in (("images", photo(*values.shape)), ("masks", values)):

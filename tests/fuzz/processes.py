@@ -1,5 +1,6 @@
 """Processes that judge inputs, and are replaced where one hangs or dies of an input."""
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import resource
@@ -9,8 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from absl import logging
 
 from fuzz.cases import BYTES, CLOCK, FAILED, judge
 from fuzz.forms import make
@@ -64,8 +63,8 @@ def judged(wanted: Sequence[tuple[str, int]], count: int) -> Iterator[tuple[str,
 
 def _serve(connection):
     warnings.simplefilter("ignore")  # of Pillow, of what it repairs itself
-    logging.set_verbosity(logging.WARNING)
-    logging.get_absl_handler().setLevel(100)  # they are read, not shown
+    logging.getLogger("absl").propagate = False  # its warnings are read, not shown
+    logging.getLogger("absl").addHandler(logging.NullHandler())
     # For the machine's sake: what takes as much has failed.
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     used = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

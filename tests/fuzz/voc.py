@@ -16,9 +16,34 @@ from photos import encoded, photo
 
 _SIZE = (30, 40)
 _WORDS = (
-    *("0", "1", "5", "12.5", "30", "40", "1e1", " 7 ", "60.9", "-3", "2147483648", "1e308", "1e400"),
+    *(
+        "0",
+        "1",
+        "5",
+        "12.5",
+        "30",
+        "40",
+        "1e1",
+        " 7 ",
+        "60.9",
+        "-3",
+        "2147483648",
+        "1e308",
+        "1e400",
+    ),
     *("nan", "inf", "-inf", "1_0", "٣", "0x10", "1,5", "", " ", "one", "9" * 400, "1e-320", "+5"),
-    *("dog", "ant bee", "$\\foo$", "a&amp;b", "<b/>", "&#0;", "&evil;", "x" * 3000, "../x", "\u202e"),
+    *(
+        "dog",
+        "ant bee",
+        "$\\foo$",
+        "a&amp;b",
+        "<b/>",
+        "&#0;",
+        "&evil;",
+        "x" * 3000,
+        "../x",
+        "\u202e",
+    ),
     *("<![CDATA[5]]>", "<!-- 5 -->", "5<!-- -->0", "&#x35;", "&#55296;", "Unspecified", "true"),
 )
 _ENTITIES = '<!DOCTYPE a [<!ENTITY a "{}">{}]>'.format(
@@ -85,7 +110,9 @@ def _broken(rng: random.Random) -> bytes:
             text = text.replace(f"<{tag}>", f"<v:{tag} xmlns:v='http://x'>")
             text = text.replace(f"</{tag}>", f"</v:{tag}>")
         elif way == 7:
-            code = rng.choice(("nope", "utf-8", "idna", "UTF-16", "latin-1", "cp437", "hex", "gb2312"))
+            code = rng.choice(
+                ("nope", "utf-8", "idna", "UTF-16", "latin-1", "cp437", "hex", "gb2312")
+            )
             text = f'<?xml version="1.0" encoding="{code}"?>{text}'
         else:
             text = rng.choice((_ENTITIES, _OUTSIDE, "<a>" * 9999, "\ufeff", "\n", "<?x?>")) + text
