@@ -1,5 +1,6 @@
 """All forms of input, and how many broken ones of each `make fuzz` makes."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,6 +24,10 @@ FORMS: dict[str, tuple[Callable[[Random, Path], Case], int]] = {
     "metrics.jsonl": (runs.metrics, 200),
     "checkpoint": (runs.checkpoint, 150),
 }
+if importlib.util.find_spec("weights"):
+    from fuzz import arrays
+
+    FORMS["weights"] = (arrays.file, 200)
 
 
 def make(form: str, number: int, folder: Path) -> Case:
