@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint mutants soak clean
+.PHONY: train test test-slow lint mutants soak fuzz clean
 
 train: .venv/.installed
 	$(BIN)/python train.py --config configs/mnist_resnet.py:dropblock_label_smoothing --workdir runs/mnist
@@ -22,9 +22,13 @@ lint: .venv/.installed
 mutants: .venv/.installed
 	$(BIN)/python tests/mutants.py $(MODULES) $(if $(AGAIN),--again)
 
-# Kills, full disks and damaged checkpoints, within an hour; see tests/soak/__main__.py for SOAK="...".
+# Kills, full disks and damaged checkpoints, within an hour; see tests/soak/__main__.py for ARGS="...".
 soak: .venv/.installed
-	PYTHONPATH=.:tests $(BIN)/python -m soak $(SOAK)
+	PYTHONPATH=.:tests $(BIN)/python -m soak $(ARGS)
+
+# A quarter of an hour; see tests/fuzz/__main__.py for ARGS="--form 'coco json' --count 1000".
+fuzz: .venv/.installed
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

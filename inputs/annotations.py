@@ -8,13 +8,14 @@ height in pixels, perhaps `area` and `iscrowd`) and `categories` (`id`, `name`).
 import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from absl import logging
 
-from inputs.images import DataError
+from inputs.reading import DataError, is_integer, is_name, shown
 from inputs.splits import check_classes, listed
 
 
@@ -149,7 +150,7 @@ def from_coco(
       DataError: `coco` has another structure, ids that are not unique, other classes, or
         annotations of images that it does not have.
     """
-    images, annotations, categories = (coco_entries(coco, key, name) for key in _REQUIRED)
+    images, annotations, categories = (coco_entries(coco, key, name) for key in _FIELDS)
     image_ids = _ids(images, f"images of {name}")
     position = {id: i for i, id in enumerate(image_ids)}
     homeless = [a["image_id"] for a in annotations if a["image_id"] not in position]
@@ -173,20 +174,25 @@ def from_coco(
     annotations, of_image = [annotations[i] for i in order], of_image[order]
     label_of = {id: label for label, id in enumerate(category_ids)}
     labels = np.array([label_of.get(a["category_id"], -1) for a in annotations], np.int32)
-    boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
-    sizes = np.array([(i["height"], i["width"]) for i in images], np.int32).reshape(-1, 2)
+    pixels = [[x if -_MAX <= x <= _MAX else math.nan for x in a["bbox"]] for a in annotations]
+    boxes = np.array(pixels, np.float64).reshape(-1, 4)
+    sizes = [(image.get("height") or 0, image.get("width") or 0) for image in images]
+    sizes = np.array(sizes, np.int32).reshape(-1, 2)
 
-    corners = _corners(boxes, sizes[of_image])
-    no_area = ~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1))
-    outside = ~no_area & (corners[:, 2:] <= corners[:, :2]).any(1)
-    unknown = ~no_area & ~outside & (labels < 0)
-    kept = ~(no_area | outside | unknown)
+    # As examples have them: a box may be too thin for float32.
+    corners = _corners(boxes, sizes[of_image]).astype(np.float32)
+    no_pixels = np.isnan(boxes).any(1)
+    no_area = ~no_pixels & (boxes[:, 2:] <= 0).any(1)
+    outside = ~no_pixels & ~no_area & (corners[:, 2:] <= corners[:, :2]).any(1)
+    unknown = ~no_pixels & ~no_area & ~outside & (labels < 0)
+    kept = ~(no_pixels | no_area | outside | unknown)
     if warn:
         classes = dict.fromkeys(a["category_id"] for a in itertools.compress(annotations, unknown))
         left_out = {
+            "of numbers that are no pixels": no_pixels,
             "of no area": no_area,
             "outside their image": outside,
-            f"of unknown classes {listed(map(repr, classes))}": unknown,
+            f"of unknown classes {listed(map(shown, classes))}": unknown,
         }
         # Coordinates rounded to pixels often end a little beyond the border.
         high = boxes[:, :2] + boxes[:, 2:] - sizes[of_image, ::-1]
@@ -214,11 +220,42 @@ def from_coco(
     )
 
 
-_REQUIRED = {
-    "images": ("id", "file_name"),
-    "annotations": ("image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
+_MAX = 2**31 - 1  # of pixels: int32 holds them
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 4 and all(map(_is_number, value))
+
+
+# What the fields have to be: a check, and the words for it.
+_ID = (_is_id, "an integer of 64 bits")
+_NAME = (is_name, "a name")
+_CLASS = (lambda value: type(value) is int or is_name(value), _NAME[1])
+_SIZE = (lambda value: value is None or is_integer(value, 0, _MAX), "a whole number of pixels")
+_FIELDS = {
+    "images": {"id": _ID, "file_name": _NAME, "height": _SIZE, "width": _SIZE},
+    "annotations": {
+        "image_id": _ID,
+        # A class of VOC that is not in the list keeps its name.
+        "category_id": (lambda value: _is_id(value) or isinstance(value, str), _ID[1]),
+        "bbox": (_is_box, "four numbers: x, y, width, height"),
+        "area": (
+            lambda value: value is None or (_is_number(value) and 0 <= value <= 2.0**62),
+            "a number of square pixels",
+        ),
+        "iscrowd": (lambda value: value is None or value in (0, 1), "0 or 1"),
+    },
+    "categories": {"id": _ID, "name": _CLASS},
 }
+_OPTIONAL = ("height", "width", "area", "iscrowd")
 
 
 def coco_entries(coco: Any, key: str, name: str) -> list[dict]:
@@ -230,24 +267,22 @@ def coco_entries(coco: Any, key: str, name: str) -> list[dict]:
     entries = coco.get(key) if isinstance(coco, dict) else None
     if not isinstance(entries, list):
         raise DataError(f"{name} has no list {key!r}: it has to be a COCO instances file.")
+    fields = [(field, *check) for field, check in _FIELDS[key].items()]
     for i, entry in enumerate(entries):
-        missing = [field for field in _REQUIRED[key] if field not in entry]
-        if missing:
-            raise DataError(f"{name}: {key}[{i}] has no {missing[0]}: it holds {listed(entry)}.")
-        if key == "annotations" and not _is_box(entry["bbox"]):
-            raise DataError(
-                f"{name}: annotations[{i}] has the bbox {entry['bbox']!r}, expected four numbers:"
-                " x, y, width, height."
-            )
+        if not isinstance(entry, dict):
+            raise DataError(f"{name}: {key}[{i}] is {shown(entry)}, expected an object.")
+        for field, is_right, words in fields:
+            if field not in entry:
+                if field in _OPTIONAL:
+                    continue
+                raise DataError(
+                    f"{name}: {key}[{i}] has no {field}: it holds {listed(map(str, entry))}."
+                )
+            if not is_right(entry[field]):
+                raise DataError(
+                    f"{name}: {key}[{i}] has the {field} {shown(entry[field])}, expected {words}."
+                )
     return entries
-
-
-def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and len(value) == 4
-        and all(isinstance(number, (int, float)) for number in value)
-    )
 
 
 def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.ndarray) -> None:
@@ -271,8 +306,6 @@ def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.
 
 def _ids(entries: Iterable[dict], what: str) -> list[int]:
     ids = [entry["id"] for entry in entries]
-    if strange := [id for id in ids if not isinstance(id, int)]:
-        raise DataError(f"the {what} have the ids {listed(map(repr, strange))}, expected integers.")
     if len(set(ids)) < len(ids):
         repeated = (str(id) for id, count in collections.Counter(ids).items() if count > 1)
         raise DataError(f"several {what} have the same id ({listed(repeated)}).")

@@ -1,17 +1,17 @@
 """Detection data: a COCO json, a VOC xml folder, embedded scenes, or a prepared TFDS set."""
 
 import dataclasses
-import json
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from inputs.annotations import Annotations, DetectionExample, coco_entries, from_coco
 from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines, read_listed
-from inputs.images import DataError, image_size, read_image
+from inputs.images import image_size, read_image
+from inputs.reading import ANNOTATION_BYTES, DataError, inside, parse_json
 from inputs.splits import listed, parse_split, slice_bounds
+from inputs.voc import parse_voc
 
 
 class DetectionSource(Source, Protocol):
@@ -127,14 +127,15 @@ def _coco_json(
     split_name, selector = parse_split(split)
     path = os.path.join(root, annotations.format(split=split_name))
     folder = os.path.join(root, images.format(split=split_name))
-    text = read_listed(path, "set config.data.annotations to the file in config.data.dir")
-    try:
-        coco = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): copy or write it again.") from error
+    advice = "set config.data.annotations to the file in config.data.dir"
+    coco = parse_json(read_listed(path, advice, ANNOTATION_BYTES), path)
     entries = coco_entries(coco, "images", path)
+    if not entries:
+        raise DataError(f"{path} lists no images.")
     span = slice(*slice_bounds(split, selector, len(entries)))
-    paths = [os.path.join(folder, entry["file_name"]) for entry in entries[span]]
+    paths = [
+        inside(folder, entry["file_name"], f"a file_name of {path}") for entry in entries[span]
+    ]
     check_files(paths, f"images of {path} (config.data.images names their folder)")
     _fill_in_sizes(entries[span], paths)
     return _Files(paths, from_coco(coco, path, class_names=class_names, span=span), channels)
@@ -151,19 +152,22 @@ def _voc_xml(root: str, split: str, class_names: Sequence[str] | None, channels:
     names = [name.split()[0] for name in names]  # lists of one class have a 1 or -1 besides
     start, stop = slice_bounds(split, selector, len(names))
     names = names[start:stop]
-    files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names]
+    folder, what = os.path.join(root, "Annotations"), f"a name of the list of split {split!r}"
+    files = [inside(folder, f"{name}.xml", what) for name in names]
     check_files(files, f"annotations of {root} {split}")
     paths = find_images(os.path.join(root, "JPEGImages"), names, f"images of {root} {split}")
 
     images, objects, broken = [], [], []
     for id, (file, path) in enumerate(zip(files, paths, strict=True), start + 1):
         try:
-            size, found = _parse_xml(file)
-        except (ElementTree.ParseError, ValueError, OSError) as error:
+            size, found = parse_voc(file)
+        except DataError as error:  # it cannot be read at all
+            broken.append(str(error).removesuffix("."))
+        except ValueError as error:
             broken.append(f"{file} ({error})")
-            continue
-        images.append({"id": id, "file_name": os.path.basename(path)} | size)
-        objects += [{"image_id": id} | thing for thing in found]
+        else:
+            images.append({"id": id, "file_name": os.path.basename(path)} | size)
+            objects += [{"image_id": id} | thing for thing in found]
     if broken:
         raise DataError(
             f"{len(broken)} of {len(files)} files are no VOC annotations: {listed(broken, 100)}."
@@ -177,35 +181,6 @@ def _voc_xml(root: str, split: str, class_names: Sequence[str] | None, channels:
     categories = [{"id": id, "name": name} for name, id in ids.items()]
     coco = {"images": images, "annotations": objects, "categories": categories}
     return _Files(paths, from_coco(coco, f"{root} {split}"), channels)
-
-
-def _parse_xml(path: str) -> tuple[dict, list[dict]]:
-    """The size, if given, and the objects as in COCO, but with their class by name."""
-    tree = ElementTree.parse(path).getroot()
-
-    def number(parent: ElementTree.Element, tag: str) -> float:
-        text = parent.findtext(tag)
-        if text is None:
-            raise ValueError(f"a <{parent.tag}> without <{tag}>")
-        return float(text)
-
-    found = tree.find("size")
-    keys = ("height", "width")
-    size = {} if found is None else {key: int(number(found, key)) for key in keys}
-    objects = []
-    for thing in tree.iterfind("object"):
-        name, box = thing.findtext("name"), thing.find("bndbox")
-        if name is None or box is None:
-            raise ValueError("an <object> without <name> or <bndbox>")
-        xmin, ymin, xmax, ymax = (number(box, t) for t in ("xmin", "ymin", "xmax", "ymax"))
-        objects.append(
-            {
-                "category_id": name.strip(),
-                "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-                "iscrowd": int(thing.findtext("difficult") or 0),
-            }
-        )
-    return size, objects
 
 
 def _fill_in_sizes(images: list[dict], paths: list[str]) -> None:

@@ -3,27 +3,24 @@
 import os
 from collections.abc import Sequence
 
-from inputs.images import DataError
+from inputs.reading import EXAMPLE_BYTES, DataError, read_file
 from inputs.splits import listed
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def read_listed(path: str, advice: str) -> bytes:
+def read_listed(path: str, advice: str, max_bytes: int = EXAMPLE_BYTES) -> bytes:
     """Reads a file that the config names.
 
     Raises:
-      DataError: it is not there; the message says what is there instead, and `advice`.
+      DataError: see `read_file`; of one that is not there the message says what is there instead,
+        and `advice`.
     """
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
+    if not os.path.exists(path):
         folder = os.path.dirname(path)
         there = listed(sorted(os.listdir(folder))) if os.path.isdir(folder) else "no such folder"
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}; there: {there}): {advice}."
-        ) from error
+        raise DataError(f"{path} cannot be read (no such file; there: {there}): {advice}.")
+    return read_file(path, max_bytes)
 
 
 def read_lines(path: str) -> list[str]:
@@ -33,7 +30,9 @@ def read_lines(path: str) -> list[str]:
       DataError: it is not there, or has no lines; or a line is there twice.
     """
     text = read_listed(path, "it has to list the split's names, one on a line")
-    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+    # As the names of files come, which need not be UTF-8.
+    lines = text.decode("utf-8-sig", "surrogateescape").splitlines()
+    lines = [line.strip() for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty: it has to list the split's names, one on a line.")
     if len(set(lines)) < len(lines):

@@ -3,40 +3,36 @@
 import contextlib
 import io
 import struct
+import zlib
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from inputs.reading import EXAMPLE_BYTES, DataError, open_file, read_file
 
 # Named, so that a file which calls itself .jpg cannot reach Pillow's rarer readers (EPS runs
 # ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 Image.init()  # loads Pillow's plugins here, not in a race between the threads that read
+# An image of so many takes Pillow and NumPy nearly a gigabyte.
+MAX_PIXELS = 2**26
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # where warnings are errors
+)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-class DataError(ValueError):
-    """Bad data, not a bug: one sentence that names the thing and says what would be right."""
 
 
 def read_image(path: str, channels: int = 3) -> np.ndarray:
     """Reads an image file to uint8 `[height, width, channels]`; see `decode_image`."""
-    return decode_image(read_bytes(path), path, channels)
-
-
-def read_bytes(path: str) -> bytes:
-    """Reads a whole file.
-
-    Raises:
-      DataError: it is not there or not readable.
-    """
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): make it readable or remove it."
-        ) from error
+    return decode_image(read_file(path), path, channels)
 
 
 def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
@@ -48,8 +44,9 @@ def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
     Raises:
       DataError: `encoded` is no image, or is cut short; the message names it as `name`.
     """
-    with _opened(encoded, name) as image:
+    with _opened(io.BytesIO(encoded), name) as image:
         image.load()
+        _check_sums(image, encoded)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, not scale them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode == "P" and "transparency" in image.info:
@@ -68,12 +65,13 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
       DataError: as `decode_image`; also where pixels are colours, from which nothing tells the
         class.
     """
-    with _opened(encoded, name) as image:
+    with _opened(io.BytesIO(encoded), name) as image:
         if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
             raise DataError(
                 f"{name} is a colour image ({image.mode}), where a mask has a class index in each"
                 " pixel: write it as a gray or palette PNG."
             )
+        _check_sums(image, encoded)
         return np.array(image)
 
 
@@ -81,29 +79,48 @@ def image_size(encoded: bytes | str, name: str) -> tuple[int, int]:
     """Height and width, from the head of an image file, given by its bytes or its path.
 
     Raises:
-      DataError: it is no image.
+      DataError: it is no image, or too large a one.
     """
-    with _opened(encoded, name) as image:
+    with contextlib.ExitStack() as stack:
+        if isinstance(encoded, str):
+            source = stack.enter_context(open_file(encoded, EXAMPLE_BYTES))
+        else:
+            source = io.BytesIO(encoded)
+        image = stack.enter_context(_opened(source, name))
         return image.height, image.width
 
 
+def _check_sums(image: Image.Image, encoded: bytes) -> None:
+    """Raises ValueError where a PNG is damaged: Pillow decodes one that may look whole."""
+    position, kind = 8, b""
+    while image.format == "PNG" and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        start, position = position + 4, position + 12 + length
+        if (
+            zlib.crc32(encoded[start : position - 4]).to_bytes(4)
+            != encoded[position - 4 : position]
+        ):
+            raise ValueError("its check sums do not agree")
+
+
 @contextlib.contextmanager
-def _opened(encoded: bytes | str, name: str) -> Iterator[Image.Image]:
+def _opened(source: IO[bytes], name: str) -> Iterator[Image.Image]:
     """Opens an image, and says in our words what fails in Pillow's readers, then or later."""
-    if not encoded:
-        raise DataError(_unreadable(name, "it is empty"))
     try:
-        source = encoded if isinstance(encoded, str) else io.BytesIO(encoded)
+        if not source.read(1):
+            raise DataError(_unreadable(name, "it is empty"))
+        source.seek(0)
         with Image.open(source, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.height} x {image.width} pixels, more than {MAX_PIXELS}"
+                raise DataError(_unreadable(name, f"it has {size}"))
             yield image
     except DataError:
         raise
     except UnidentifiedImageError:
         raise DataError(_unreadable(name, "it is no image")) from None
     # What Pillow's readers raise for damaged bytes.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(_unreadable(name, str(error))) from error
-    except Image.DecompressionBombError as error:
+    except _DAMAGED as error:
         raise DataError(_unreadable(name, str(error))) from error
 
 

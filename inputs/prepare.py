@@ -15,12 +15,12 @@ import importlib.util
 import json
 import os
 import sys
-from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from inputs.images import DataError
+from inputs.prepared_info import read_info
+from inputs.reading import DataError, open_file, read_file
 
 
 def download(name: str, data_dir: str | None) -> str:
@@ -59,42 +59,38 @@ def rewrite(from_dir: str, data_dir: str | None = None) -> str:
       DataError: `from_dir` holds no TFRecord set, or a file is damaged or incomplete.
     """
     source = epath.Path(from_dir).expanduser()
-    info_path = source / "dataset_info.json"
-    if not info_path.exists() or not (source / "features.json").exists():
+    if not (source / "dataset_info.json").exists() or not (source / "features.json").exists():
         raise DataError(
             f"{source} holds no prepared TFDS set: name the folder with dataset_info.json, as"
             " DIR/NAME/VERSION."
         )
-    info = json.loads(info_path.read_text())
-    if info.get("fileFormat", "tfrecord") != "tfrecord":
-        raise DataError(f"{source} is in {info['fileFormat']} form: only tfrecord is rewritten.")
-    target = source
+    info = read_info(str(source))
+    if info.formats[0] != "tfrecord":
+        raise DataError(f"{source} is in {info.formats[0]} form: only tfrecord is rewritten.")
+    target, content = source, dict(info.content)
     if data_dir is not None:
-        parts = [info["name"], info.get("configName", ""), info["version"]]
+        parts = [content["name"], content.get("configName", ""), content["version"]]
         target = epath.Path(data_dir).expanduser().joinpath(*filter(None, parts))
         target.mkdir(parents=True, exist_ok=True)
 
-    old = tfds.builder_from_directory(source).info
-    for split in old.splits.values():
-        template: Any = split.filename_template
-        new = template.replace(data_dir=target, filetype_suffix="array_record")
-        for shard, length in enumerate(split.shard_lengths):
-            where = {"shard_index": shard, "num_shards": split.num_shards}
-            _rewrite_shard(
-                template.sharded_filepath(**where), new.sharded_filepath(**where), length
-            )
+    new = info.splits("array_record", str(target))
+    for name, split in info.splits("tfrecord").items():
+        for old_path, new_path, length in zip(
+            split.filepaths, new[name].filepaths, split.shard_lengths, strict=True
+        ):
+            _rewrite_shard(old_path, new_path, length)
 
     if target == source:
-        others = set(info.get("alternativeFileFormats", [])) | {"array_record"}
-        info |= {"fileFormat": "tfrecord", "alternativeFileFormats": sorted(others)}
+        others = set(content.get("alternativeFileFormats", [])) | {"array_record"}
+        content |= {"fileFormat": "tfrecord", "alternativeFileFormats": sorted(others)}
     else:
-        info["fileFormat"] = "array_record"
-        info.pop("alternativeFileFormats", None)
+        content["fileFormat"] = "array_record"
+        content.pop("alternativeFileFormats", None)
         for path in source.iterdir():  # features.json and the class names
             if path.suffix in (".json", ".txt"):
-                path.copy(target / path.name, overwrite=True)
+                (target / path.name).write_bytes(read_file(str(path)))
     partial = target / "dataset_info.json.partial"
-    partial.write_text(json.dumps(info, indent=2))
+    partial.write_text(json.dumps(content, indent=2))
     partial.replace(target / "dataset_info.json")
     return str(target)
 
@@ -105,6 +101,8 @@ def _rewrite_shard(source: epath.Path, target: epath.Path, length: int) -> None:
 
     if target.exists():
         return
+    with open_file(os.fspath(source), None):
+        pass  # grain would wait for a pipe
     partial = target.with_name(target.name + ".partial")
     # TFDS's own choice: one record a group, so that a record is read alone.
     writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")
@@ -113,13 +111,17 @@ def _rewrite_shard(source: epath.Path, target: epath.Path, length: int) -> None:
         for record in grain.experimental.TFRecordIterDataset(os.fspath(source)):
             writer.write(record)
             written += 1
-    except (OSError, ValueError) as error:
+            if written > length:  # zeros without end are records, too
+                break
+    # The last two where a length is damaged.
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{source} cannot be read ({error}): copy or prepare it again.") from error
     finally:
         writer.close()
     if written != length:
+        found = "more" if written > length else written
         raise DataError(
-            f"{source} holds {written} examples instead of {length}: copy or prepare it again."
+            f"{source} holds {found} examples instead of {length}: copy or prepare it again."
         )
     partial.replace(target)
 

@@ -1,40 +1,74 @@
 """TFDS sets prepared as ArrayRecord, found and read without TensorFlow."""
 
+import contextlib
 import dataclasses
+import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.utils.version import list_all_versions
+from tensorflow_datasets.proto import tf_example_pb2
 
 from inputs.examples import Example
-from inputs.images import DataError, decode_image
+from inputs.images import decode_image
+from inputs.prepared_info import Feature, read_class_names, read_features, read_info
+from inputs.reading import DataError, open_file, shown
+from inputs.splits import listed
+
+_protos: Any = tf_example_pb2  # made at import, which no type checker sees
+_FORMAT = "array_record"
+# How a record holds what is read: as one value or as a list, of which kind.
+_FORMS = {
+    "image": ("one", "bytes_list"),
+    "image/id": ("one", "int64_list"),
+    "label": ("one", "int64_list"),
+    "objects/area": ("list", "int64_list", "float_list"),
+    "objects/bbox": ("list", "float_list"),
+    "objects/is_crowd": ("list", "int64_list"),
+    "objects/is_difficult": ("list", "int64_list"),
+    "objects/label": ("list", "int64_list"),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
     """Serialized examples of one split, parsed when read; their images stay encoded.
 
-    TFDS would decode with OpenCV or Pillow, as it finds them, and leaves CMYK and gray files as
-    they are. Our own decoder gives the set's channels, always alike.
+    Attributes:
+      folder: of the set.
+      split: its name, or a slice of it.
+      records: each an Example of TensorFlow.
+      features: those that are read, by their names in the records.
     """
 
-    name: str
+    folder: str
+    split: str
     records: Sequence[bytes]
-    features: Any  # a FeaturesDict with an image; TFDS's own types say too little
+    features: Mapping[str, Feature]
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder} {self.split}"
 
     def name_of(self, index: int) -> str:
         return f"{self.name} example {index}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """What `features` names of an example: bytes, an integer, or a list of numbers.
+
+        Raises:
+          DataError: It cannot be read, or has something else.
+        """
         name = self.name_of(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"{name}: the split has {len(self)} examples.")
@@ -42,9 +76,8 @@ class Records:
             record = self.records[index]
             if not record:  # what array_record returns from a shard that was cut short
                 raise ValueError("no record in the file")
-            return self.features.deserialize_example_np(
-                record, decoders={"image": tfds.decode.SkipDecoding()}
-            )
+            found = _protos.Example.FromString(record).features.feature
+            return {key: _value(found, key) for key in self.features}
         # array_record reports a damaged chunk as RuntimeError or ValueError.
         except (DecodeError, RuntimeError, ValueError) as error:
             raise DataError(
@@ -54,7 +87,25 @@ class Records:
 
     def decode(self, image: bytes, index: int) -> np.ndarray:
         """The image of example `index`, uint8 `[height, width, channels]`."""
-        return decode_image(image, self.name_of(index), self.features["image"].shape[-1])
+        channels = self.features["image"].shape[-1]
+        assert channels is not None  # see check_image_feature
+        return decode_image(image, self.name_of(index), channels)
+
+
+def _value(found: Mapping[str, Any], key: str) -> Any:
+    """One feature of a record, held to its form."""
+    count, *kinds = _FORMS[key]
+    if key not in found:
+        raise ValueError(f"it has no {key}")
+    kind = found[key].WhichOneof("kind")
+    values = list(getattr(found[key], kind).value) if kind else []
+    if kind not in kinds and not (count == "list" and not values):  # an empty list has any kind
+        raise ValueError(f"its {key} is a {kind}, expected {' or '.join(kinds)}")
+    if count == "list":
+        return values
+    if len(values) != 1:
+        raise ValueError(f"its {key} has {len(values)} values, expected one")
+    return values[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,14 +120,14 @@ class _Prepared:
 
     def __getitem__(self, index: int) -> Example:
         example = self.records[index]
-        image = self.records.decode(example["image"], index)
-        label = np.int32(example["label"])
+        label = example["label"]
         if not 0 <= label < len(self.class_names):
             raise DataError(
                 f"{self.records.name_of(index)} has label {label}, which is none of the"
                 f" {len(self.class_names)} classes: choose a split that has labels."
             )
-        return {"image": image, "label": label}
+        image = self.records.decode(example["image"], index)
+        return {"image": image, "label": np.int32(label)}
 
 
 def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
@@ -86,14 +137,15 @@ def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
       DataError: It is not there, not in ArrayRecord form, or has no image and label.
     """
     records = open_records(name, data_dir, split, _image_and_label)
-    return _Prepared(records, tuple(records.features["label"].names))
+    names = read_class_names(records.folder, "label", records.features["label"])
+    return _Prepared(records, names)
 
 
 def open_records(
     name: str,
     data_dir: str | None,
     split: str,
-    choose: Callable[[epath.Path, dict[str, Any]], Any],
+    choose: Callable[[str, dict[str, Feature]], Sequence[str]],
 ) -> Records:
     """Opens `split` of the set in `data_dir/name/[config/]version`.
 
@@ -101,76 +153,94 @@ def open_records(
       name: "name", "name/config", "name:version" or "name/config:version".
       data_dir: Where it is; by default TFDS's own folder.
       split: A split or a slice of one.
-      choose: `choose(folder, features)` gives the FeaturesDict to read of the features there, or
+      choose: `choose(folder, features)` gives the names of those to read of the features there, or
         raises DataError.
 
     Raises:
-      DataError: It is not there, or not in ArrayRecord form.
+      DataError: It is not there, or not in ArrayRecord form, or a file is damaged or missing.
     """
     folder = _find_folder(name, data_dir)
-    builder: Any = tfds.builder_from_directory(folder)
-    info = builder.info
-    if tfds.core.FileFormat.ARRAY_RECORD not in info.available_file_formats():
+    info = read_info(folder)
+    if _FORMAT not in info.formats:
         raise DataError(
-            f"{folder} holds {info.file_format.value} files, which cannot be read in any order:"
+            f"{folder} holds {info.formats[0]} files, which cannot be read in any order:"
             " rewrite them as ArrayRecord with"
-            f" `python -m inputs.prepare --from_dir={shlex.quote(str(folder))}`."
+            f" `python -m inputs.prepare --from_dir={shlex.quote(folder)}`."
         )
-    features = choose(folder, dict(info.features.items()))
+    features = read_features(folder)
+    chosen = {key: features[key] for key in choose(folder, features)}
+    splits = info.splits(_FORMAT)
     try:
-        records = builder.as_data_source(
-            split,
-            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-            file_format=tfds.core.FileFormat.ARRAY_RECORD,
-        )
-        size = len(records)
-    except ValueError as error:  # TFDS: an unknown split, a malformed one, or an empty slice
-        splits = ", ".join(f"{s} ({info.splits[s].num_examples})" for s in info.splits)
+        files: Any = splits[split].file_instructions
+    # TFDS: an unknown split, a malformed one, or a slice that is empty or of too many digits.
+    except (ValueError, KeyError, OverflowError) as error:
+        there = ", ".join(f"{s} ({splits[s].num_examples})" for s in splits) or "none"
+        reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(
-            f"{folder} has no split {split!r} ({_first_sentence(error)}): use one of {splits} or a"
+            f"{folder} has no split {shown(split)} ({reason}): use one of {there} or a"
             " slice such as train[:1000] or train[80%:]."
         ) from error
-    if not size:
+    if not files:
         raise DataError(f"split {split!r} of {folder} is empty: choose a slice that is not.")
-    missing = [
-        file.filename
-        for file in info.splits[split].file_instructions
-        if not epath.Path(file.filename).exists()
-    ]
+    missing = [file.filename for file in files if not os.path.exists(file.filename)]
     if missing:
         raise DataError(
             f"{missing[0]} is missing ({len(missing)} such files): copy or prepare the set again."
         )
-    return Records(f"{folder} {split}", records, features)
+    for file in files:
+        _check_shard(file.filename, file.examples_in_shard)
+    for shards in splits.values():  # TFDS passes over those without examples
+        for path, examples in zip(shards.filepaths, shards.shard_lengths, strict=True):
+            if not examples and path.exists():
+                _check_shard(str(path), 0)
+    records: Any = ArrayRecordDataSource(files)
+    return Records(folder, split, records, chosen)
 
 
-def _image_and_label(folder: epath.Path, features: dict[str, Any]) -> Any:
-    """The two features we read; parsing only them spares decoding whatever else a set has."""
-    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    if not all(isinstance(features.get(key), kind) for key, kind in wanted.items()):
+def _check_shard(path: str, examples: int) -> None:
+    """Holds a file to being one, and to having as many examples as are read of it.
+
+    One that was cut short or is damaged has none: its examples are named, or skipped, when read.
+    """
+    with open_file(path, None):
+        pass
+    found = 0
+    with contextlib.suppress(RuntimeError, ValueError):
+        reader = ArrayRecordReader(path)
+        found = reader.num_records()
+        reader.close()
+    if found not in (0, examples):
+        raise DataError(
+            f"{path} has {found} examples, where dataset_info.json says {examples}: copy or"
+            " prepare the set again."
+        )
+
+
+def _image_and_label(folder: str, features: dict[str, Feature]) -> Sequence[str]:
+    wanted = {"image": "Image", "label": "ClassLabel"}
+    if any(key not in features or features[key].kind != kind for key, kind in wanted.items()):
         raise DataError(
             f"{folder} is no image-classification set (its features:"
-            f" {', '.join(sorted(features))}): use one with an image and a class label."
+            f" {listed(sorted(features))}): use one with an image and a class label."
         )
     check_image_feature(folder, features["image"])
-    return tfds.features.FeaturesDict({key: features[key] for key in wanted})
+    return list(wanted)
 
 
-def check_image_feature(folder: epath.Path, feature: Any) -> None:
+def check_image_feature(folder: str, feature: Feature) -> None:
     """Holds a set's images to what can be read.
 
     Raises:
       DataError: They are not of uint8, or have another number of channels.
     """
-    shape, dtype = feature.shape, np.dtype(feature.np_dtype)
-    if dtype != np.uint8 or shape[-1] not in (1, 3, 4):
+    if feature.dtype != "uint8" or feature.shape[-1:] not in ((1,), (3,), (4,)):
         raise DataError(
-            f"{folder} has {dtype} images of shape {shape}: use a set of uint8 images with 1, 3 or"
-            " 4 channels."
+            f"{folder} has {feature.dtype[:20]} images of shape {shown(feature.shape)}: use a set"
+            " of uint8 images with 1, 3 or 4 channels."
         )
 
 
-def _find_folder(name: str, data_dir: str | None) -> epath.Path:
+def _find_folder(name: str, data_dir: str | None) -> str:
     """The folder of "name", "name/config", "name:version" or "name/config:version"."""
     data_dir = data_dir or constants.DATA_DIR
     path, _, version = name.partition(":")
@@ -192,7 +262,7 @@ def _find_folder(name: str, data_dir: str | None) -> epath.Path:
     )
 
 
-def _version_in(root: epath.Path, version: str) -> epath.Path | None:
+def _version_in(root: epath.Path, version: str) -> str | None:
     """The folder of `version`, or of the newest, that holds a whole prepared set."""
     folders = [root / str(v) for v in list_all_versions(root) if version in ("", str(v))]
     whole = [
@@ -200,8 +270,4 @@ def _version_in(root: epath.Path, version: str) -> epath.Path | None:
         for folder in folders
         if (folder / "dataset_info.json").exists() and (folder / "features.json").exists()
     ]
-    return whole[-1] if whole else None
-
-
-def _first_sentence(error: ValueError) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    return str(whole[-1]) if whole else None

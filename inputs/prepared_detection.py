@@ -6,19 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
 
 from inputs.annotations import Annotations, DetectionExample, from_coco
-from inputs.images import DataError, image_size
+from inputs.images import image_size
 from inputs.prepared import Records, check_image_feature, open_records
-from inputs.splits import check_classes
+from inputs.prepared_info import Feature, read_class_names
+from inputs.reading import DataError, shown
+from inputs.splits import check_classes, listed
 
 # COCO's ids run from 1 to 90 with holes; TFDS numbers the 80 classes from 0, in the same order.
 _COCO_HOLES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _COCO_IDS = tuple(id for id in range(1, 91) if id not in _COCO_HOLES)
 # What marks objects that are not trained on: COCO's crowds, VOC's difficult ones.
-_CROWD = ("is_crowd", "is_difficult")
+_CROWD = ("objects/is_crowd", "objects/is_difficult")
+_BOX, _LABEL, _AREA = "objects/bbox", "objects/label", "objects/area"
 
 
 class _PreparedDetection:
@@ -30,7 +31,7 @@ class _PreparedDetection:
 
     def __init__(self, records: Records, max_boxes: int | None):
         self._records, self._max_boxes = records, max_boxes
-        names = tuple(records.features["objects"].feature["label"].names)
+        names = read_class_names(records.folder, _LABEL, records.features[_LABEL])
         coco = len(names) == 80 and (names[0], names[-1]) == ("person", "toothbrush")
         self.class_names = names
         self.category_ids = _COCO_IDS if coco else tuple(range(1, len(names) + 1))
@@ -71,29 +72,40 @@ class _PreparedDetection:
     ) -> tuple[dict, list[dict]]:
         """What COCO's json would have of one example."""
         height, width = size
-        id = int(example.get("image/id", index + 1))
+        id = example.get("image/id", index + 1)
         image = {"id": id, "file_name": f"example {index}", "height": height, "width": width}
-        objects = example["objects"]
-        crowd = next((objects[key] for key in _CROWD if key in objects), None)
+        labels, boxes = example[_LABEL], example[_BOX]
+        crowd = next((example[key] for key in _CROWD if key in example), [0] * len(labels))
+        areas = example.get(_AREA, [None] * len(labels))
+        if len(boxes) != 4 * len(labels) or not len(labels) == len(crowd) == len(areas):
+            raise self._broken(index, f"{len(labels)} labels for {len(boxes)} numbers of boxes")
+        if wrong := [label for label in labels if not -1 <= label < len(self.class_names)]:
+            raise self._broken(index, f"label {wrong[0]} of {len(self.class_names)} classes")
+        if not {*crowd} <= {0, 1} or not all(area is None or 0 <= area < 2**62 for area in areas):
+            raise self._broken(index, "areas or crowds that are none")
         annotations = []
-        boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)  # TFDS: a list if empty
-        for i, (ymin, xmin, ymax, xmax) in enumerate(boxes.tolist()):
-            label = int(objects["label"][i])
-            thing = {
-                "image_id": id,
-                "category_id": self.category_ids[label] if label >= 0 else label,
-                "bbox": [
-                    xmin * width,
-                    ymin * height,
-                    (xmax - xmin) * width,
-                    (ymax - ymin) * height,
-                ],
-                "iscrowd": 0 if crowd is None else int(crowd[i]),
-            }
-            if "area" in objects:
-                thing["area"] = float(objects["area"][i])
-            annotations.append(thing)
+        for i, (ymin, xmin, ymax, xmax) in enumerate(zip(*[iter(boxes)] * 4, strict=True)):
+            annotations.append(
+                {
+                    "image_id": id,
+                    "category_id": self.category_ids[labels[i]] if labels[i] >= 0 else -1,
+                    "bbox": [
+                        xmin * width,
+                        ymin * height,
+                        (xmax - xmin) * width,
+                        (ymax - ymin) * height,
+                    ],
+                    "iscrowd": crowd[i],
+                    "area": areas[i],
+                }
+            )
         return image, annotations
+
+    def _broken(self, index: int, found: str) -> DataError:
+        return DataError(
+            f"{self._records.name_of(index)} has {found}: prepare the set again, or set on_error"
+            " to 'skip'."
+        )
 
     def _coco(self, entries: Any) -> dict[str, list[dict]]:
         images, annotations = [], []
@@ -124,25 +136,16 @@ def prepared_detection(
     return source
 
 
-def _image_and_objects(folder: epath.Path, features: dict[str, Any]) -> Any:
-    """The features we read: the image, its id, and of each object a box, a label, and more."""
-    objects: Any = getattr(features.get("objects"), "feature", None)
-    kinds = {"bbox": tfds.features.BBoxFeature, "label": tfds.features.ClassLabel}
-    if not (
-        isinstance(features.get("image"), tfds.features.Image)
-        and isinstance(objects, tfds.features.FeaturesDict)
-        and all(key in objects and isinstance(objects[key], kinds[key]) for key in kinds)
-    ):
+def _image_and_objects(folder: str, features: dict[str, Feature]) -> Sequence[str]:
+    """What is read: the image, its id, and of each object a box, a label, and more."""
+    wanted = {"image": "Image", _BOX: "BBoxFeature", _LABEL: "ClassLabel"}
+    if any(key not in features or features[key].kind != kind for key, kind in wanted.items()):
         raise DataError(
-            f"{folder} is no detection set (its features: {', '.join(sorted(features))}): use one"
+            f"{folder} is no detection set (its features: {listed(sorted(features))}): use one"
             " with an image and objects of bbox and label, as coco/2017."
         )
-    form = features["objects"].feature["bbox"].bbox_format.value
+    form = features[_BOX].bbox_format
     if form != "REL_YXYX":
-        raise DataError(f"{folder} has boxes in the form {form}, expected REL_YXYX.")
+        raise DataError(f"{folder} has boxes in the form {shown(form)}, expected REL_YXYX.")
     check_image_feature(folder, features["image"])
-    wanted = {key: objects[key] for key in (*kinds, *_CROWD, "area") if key in objects}
-    chosen = {"image": features["image"], "objects": tfds.features.Sequence(wanted)}
-    if "image/id" in features:
-        chosen["image/id"] = features["image/id"]
-    return tfds.features.FeaturesDict(chosen)
+    return [*wanted, *(key for key in (*_CROWD, _AREA, "image/id") if key in features)]

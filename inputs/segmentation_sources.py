@@ -11,8 +11,9 @@ from absl import logging
 
 from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines
-from inputs.images import DataError, decode_mask, image_size, read_bytes, read_image
+from inputs.images import DataError, decode_mask, image_size, read_image
 from inputs.joint_transforms import IGNORE
+from inputs.reading import inside, read_file
 from inputs.splits import listed, parse_split, slice_bounds
 
 
@@ -123,8 +124,9 @@ def _find(
     # As lists for VOC often have them: "/JPEGImages/a.jpg /SegmentationClassAug/a.png".
     pairs = [tuple(line.split()) for line in lines]
     if all(len(pair) == 2 and "/" in pair[0] and "/" in pair[1] for pair in pairs):
+        what = f"a path of the list of split {split!r}"
         found = [
-            (os.path.join(root, i.lstrip("/")), os.path.join(root, m.lstrip("/"))) for i, m in pairs
+            (inside(root, i.lstrip("/"), what), inside(root, m.lstrip("/"), what)) for i, m in pairs
         ]
         check_files([path for pair in found for path in pair], f"files of {root} {split}")
         return found
@@ -139,7 +141,7 @@ def _find(
 
 def _read_mask(path: str, size: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """A mask, uint8 `[height, width]`, and which of the values 0 to 255 it holds, bool `[256]`."""
-    mask = decode_mask(read_bytes(path), path)
+    mask = decode_mask(read_file(path), path)
     if mask.shape != size:
         raise DataError(f"{path} is {mask.shape} (height, width), its image {size}.")
     if mask.dtype == np.uint8:

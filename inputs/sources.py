@@ -11,7 +11,8 @@ import numpy as np
 
 from inputs.examples import Example, Source
 from inputs.files import IMAGE_SUFFIXES
-from inputs.images import DataError, read_image
+from inputs.images import read_image
+from inputs.reading import DataError, is_name, shown
 from inputs.splits import check_classes, listed, parse_split, slice_bounds
 
 _MNIST_TRAIN = 4000
@@ -158,6 +159,11 @@ def _image_folder(
         raise DataError(
             f"{folder} has no class folders: images belong in"
             f" {os.path.join(folder, 'CLASS', 'NAME.jpg')}."
+        )
+    if unprintable := [c for c in found if not is_name(c)]:
+        raise DataError(
+            f"{folder} has a class folder {shown(unprintable[0])}, whose name cannot be printed:"
+            " rename it."
         )
     classes = tuple(found if class_names is None else class_names)
     if unknown := [c for c in found if c not in set(classes)]:

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from inputs.images import DataError
+from inputs.reading import DataError, shown
 
 
 def parse_split(split: str) -> tuple[str, tuple[str, str]]:
     """Splits "train[80%:]" into "train" and ("80%", "")."""
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", split)
+    # No set has examples of so many digits.
+    match = re.fullmatch(r"([^\[\]\0]+)(?:\[(-?\d{1,15}%?)?:(-?\d{1,15}%?)?\])?", split, re.ASCII)
     if not match:
         raise DataError(
-            f"split {split!r} is not understood: write train, train[:1000] or train[80%:]."
+            f"split {shown(split)} is not understood: write train, train[:1000] or train[80%:]."
         )
     return match[1], (match[2] or "", match[3] or "")
 
@@ -49,7 +50,7 @@ def check_classes(
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
-    """The first names, and how many there are when that is not all."""
-    names = list(names)
+    """The first names, and how many there are when that is not all; none at full length."""
+    names = [name if len(name) <= 300 else f"{name[:299]}…" for name in names]
     more = f", ... ({len(names)} in all)" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "none"

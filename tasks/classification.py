@@ -159,7 +159,8 @@ class Classification(Task):
             title = self.class_names[prediction]
             if not right:
                 title += f" ({self.class_names[label]})"
-            axis.set_title(title, fontsize=8, color="black" if right else "red")
+            color = "black" if right else "red"
+            pictures.set_title(axis, title, fontsize=8, color=color)
         return figure
 
     # --- Predictions for images of one's own.
@@ -185,9 +186,8 @@ class Classification(Task):
         figure, (axis,) = pictures.grid(1, 1, side=4.0)
         pictures.show(axis, image)
         best = self.describe(prediction)["top5"][:3]
-        axis.set_title(
-            "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best), fontsize=9
-        )
+        title = "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best)
+        pictures.set_title(axis, title, fontsize=9)
         return figure
 
 

@@ -28,6 +28,11 @@ def show(axis, image: np.ndarray):
     axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray")
 
 
+def set_title(axis, text: str, **style):
+    """Writes a title that has names of classes, whatever they are."""
+    axis.set_title(_short(text), parse_math=False, **style)
+
+
 def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]):
     """Draws boxes `[n, 4]`, `[ymin, xmin, ymax, xmax]` in pixels, each label in its own colour."""
     colors = matplotlib.colormaps["tab10"]
@@ -44,7 +49,8 @@ def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]
         )
         axis.text(
             *corner,
-            text,
+            _short(text),
+            parse_math=False,
             fontsize=6,
             color="white",
             verticalalignment="bottom",
@@ -64,12 +70,19 @@ def add_legend(
     """Names the classes that are in any of the masks, below them."""
     names = {IGNORE: "ignored"} | dict(enumerate(class_names))
     patches = [
-        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=names[value])
+        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=_short(names[value]))
         for value in sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
     ]
-    figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)
+    legend = figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     lines = -(-len(patches) // 6)
     figure.subplots_adjust(bottom=0.25 * (lines + 1) / figure.get_figheight())
+
+
+def _short(text: str) -> str:
+    """As much of a text as fits: to draw 100,000 letters takes matplotlib half a minute."""
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def _colors(values) -> np.ndarray:

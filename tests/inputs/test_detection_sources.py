@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import pickle
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_an_image_of_another_size_is_named_when_read(tmp_path):
 def test_broken_json_is_explained(tmp_path):
     path = write_coco(tmp_path)
     with pytest.raises(
-        DataError, match=r"instances_val.json cannot be read \(No such.*there: inst"
+        DataError, match=r"instances_val.json cannot be read \(no such file; there: inst"
     ):
         coco_json(tmp_path, "val")
     with pytest.raises(DataError, match=r"boxes.json cannot be read .*set config.data.annotations"):
@@ -118,6 +119,25 @@ def test_broken_json_is_explained(tmp_path):
         coco_json(tmp_path)
     path.write_text(json.dumps({"images": [{"id": 1}]}))
     with pytest.raises(DataError, match=r"images\[0\] has no file_name"):
+        coco_json(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "ABSOLUTE", "sub/../../outside.png", "/"])
+def test_images_outside_of_their_folder_are_refused(tmp_path, name):
+    save(tmp_path / "outside.png")
+    path = write_coco(tmp_path / "data")
+    data = json.loads(path.read_text())
+    data["images"][0]["file_name"] = name.replace("ABSOLUTE", str(tmp_path / "outside.png"))
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"a file_name of .*train.json is .*, which does not lie"):
+        coco_json(tmp_path / "data")
+
+
+def test_a_json_without_images_is_named(tmp_path):
+    write_coco(tmp_path, images="images")
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(DataError, match="train.json lists no images"):
         coco_json(tmp_path)
 
 
@@ -243,11 +263,80 @@ def test_broken_xml_is_all_named(tmp_path):
         voc_xml(tmp_path)
     for text in (
         "cut.xml (mismatched tag",
-        "no_box.xml (an <object> without <name> or <bndbox>)",
-        "no_xmin.xml (a <bndbox> without <xmin>)",
-        "text.xml (could not convert",
+        "no_box.xml (<object> without <bndbox>)",
+        "no_xmin.xml (<bndbox> without <xmin>)",
+        "text.xml ('one' is no finite number)",
     ):
         assert text in str(error.value)
+
+
+BROKEN = {
+    "infinite": (SIZE.replace("80", "1e400"), "'1e400' is no finite number"),
+    "huge": (SIZE.replace("80", "1e308"), "a <size> of 60.0 x 1e\\+308"),
+    "half": (SIZE.replace("60", "60.9"), "a <size> of 60.9 x 80"),
+    "two": (SIZE + thing("x", (1, 1, 2, 2)).replace("<xmin>1</xmin>", "<xmin>1</xmin>" * 2), "sev"),
+    "difficult": (SIZE + thing("x", (1, 1, 2, 2), difficult=2), "<difficult> 2.0, expected 0 or 1"),
+    "nameless": (SIZE + thing(" ", (1, 1, 2, 2)), "an <object> of the <name> ''"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_numbers_and_names_of_voc_are_held_to_be_some(tmp_path, name):
+    inside, reason = BROKEN[name]
+    write_voc(tmp_path, {"a": inside})
+    with pytest.raises(DataError, match=rf"1 of 1 files .* .*a\.xml \(.*{reason}"):
+        voc_xml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("<?xml version='1.0' encoding='nope'?><annotation/>", "unknown encoding: nope"),
+        ("<html><body>404</body></html>", "its root is <html>, expected <annotation>"),
+        ("<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>&b;</annotation>", "it has a document type"),
+    ],
+)
+def test_other_xml_is_named(tmp_path, text, reason):
+    write_voc(tmp_path, {"a": SIZE})
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.xml \({reason}"):
+        voc_xml(tmp_path)
+
+
+def test_namespaces_do_not_hide_objects(tmp_path):
+    write_voc(tmp_path, GOOD)
+    want = voc_xml(tmp_path)[0]
+    for space in ('<annotation xmlns="http://x">', "<v:annotation xmlns:v='http://x'>"):
+        text = f"{space}{GOOD['b']}</{space.split()[0][1:]}>"
+        (tmp_path / "Annotations" / "b.xml").write_text(text)
+        np.testing.assert_array_equal(voc_xml(tmp_path)[0]["boxes"], want["boxes"])
+
+
+def test_huge_boxes_of_voc_are_left_out(tmp_path, caplog):
+    write_voc(tmp_path, {"a": SIZE + thing("dog", (1, 1, 1e308, 9)) + thing("dog", (1, 1, 9, 9))})
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        source = voc_xml(tmp_path)
+    assert "1 of 2 boxes are left out: 1 of numbers that are no pixels" in caplog.messages[0]
+    assert len(source[0]["boxes"]) == 1
+
+
+def test_names_of_the_list_lie_in_the_folder(tmp_path):
+    write_voc(tmp_path / "data", GOOD)
+    (tmp_path / "outside.xml").write_text("<annotation/>")
+    (tmp_path / "data" / "ImageSets" / "Main" / "train.txt").write_text("../../outside\n")
+    with pytest.raises(
+        DataError, match="a name of the list of split 'train' is '../../outside.xml'"
+    ):
+        voc_xml(tmp_path / "data")
+
+
+def test_a_pipe_as_an_annotation_is_named(tmp_path):
+    write_voc(tmp_path, GOOD)
+    path = tmp_path / "Annotations" / "a.xml"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"1 of 3 files .*a\.xml is a device or a pipe"):
+        voc_xml(tmp_path)
 
 
 def test_scenes_by_name():

@@ -1,7 +1,10 @@
 """TFDS sets of classification: read as ArrayRecord, and rewritten by `inputs.prepare`."""
 
+import json
+import os
 import pickle
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -157,6 +160,136 @@ def test_missing_and_damaged_shards_are_named(tmp_path):
         opened(tmp_path)
 
 
+def test_no_code_that_a_set_names_is_run(tmp_path, monkeypatch):
+    evil = feature("X", "evil")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    names = (
+        "evil.X",
+        "tensorflow_datasets.core.features.evil.X",
+        "tensorflow_datasets.core.features.../evil.X",
+        7,
+    )
+    for number, name in enumerate(names):
+        root = tmp_path / str(number)
+        write_tfds(root, {"train": [records(1)]}, note=evil | {"pythonClassName": name})
+        with pytest.raises(DataError, match=r"features\.json (has the feature|describes no feat)"):
+            opened(root)
+    # As TFDS wrote them before 4.5, where the names could hide in a text.
+    root = tmp_path / "old"
+    hidden = {
+        "type": f"{TFDS}sequence_feature.Sequence",
+        "content": '{"feature": {"type": "evil.X"}}',
+    }
+    write_tfds(root, {"train": [records(1)]}, note=hidden)
+    with pytest.raises(DataError, match="has the feature 'evil.X', which is none of TFDS's own"):
+        opened(root)
+    assert "evil" not in sys.modules
+
+
+TFDS = "tensorflow_datasets.core.features."
+
+
+def test_features_as_they_were_written_before(tmp_path):
+    folder = write_tfds(tmp_path, {"train": [records(3)]})
+    parts = {
+        "image": {
+            "type": f"{TFDS}image_feature.Image",
+            "content": {"shape": [None, None, 3], "dtype": "uint8", "encoding_format": "png"},
+        },
+        "label": {"type": f"{TFDS}class_label_feature.ClassLabel", "content": {"num_classes": 3}},
+        "note": {
+            "type": f"{TFDS}text_feature.Text",
+            "proto_cls": "tensorflow_datasets.TextFeature",
+            "content": "{}",
+        },
+    }
+    tree = {"type": f"{TFDS}features_dict.FeaturesDict", "content": parts}
+    (folder / "features.json").write_text(json.dumps(tree))
+    check_toy(opened(tmp_path))
+    (folder / "label.labels.txt").unlink()
+    assert opened(tmp_path).class_names == ("0", "1", "2")
+
+
+def changed(name, old, new):
+    def change(folder):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+
+    return change
+
+
+BROKEN = {
+    "cut": (lambda f: (f / "dataset_info.json").write_text('{"name": "to'), "is no JSON"),
+    "no object": (lambda f: (f / "dataset_info.json").write_text("[]"), "describes no data set"),
+    "no splits": (
+        changed("dataset_info.json", '"splits"', '"other"'),
+        "use one of none or a",
+    ),
+    "template": (changed("dataset_info.json", "{SPLIT}", "{NOPE}"), "the filepathTemplate '.*NOPE"),
+    "format": (changed("dataset_info.json", "{SPLIT}", "{SPLIT:>9999999999}"), "the filepathTemp"),
+    "attribute": (changed("dataset_info.json", "{SPLIT}", "{SPLIT.__class__}"), "the filepathTemp"),
+    "outside": (changed("dataset_info.json", "{DATASET}", "../{DATASET}"), "the filepathTemplate"),
+    "name": (
+        changed("dataset_info.json", '"name": "toy"', '"name": "../toy"'),
+        "the name '../to",
+    ),
+    "negative": (changed("dataset_info.json", '"3"', '"-3"'), r"the shardLengths \[-3\]"),
+    "fewer": (changed("dataset_info.json", '"3"', '"2"'), r"has 3 examples, where .* says 2"),
+    "more": (changed("dataset_info.json", '"3"', '"32"'), r"has 3 examples, where .* says 32"),
+    "none": (changed("dataset_info.json", '"3"', '"0"'), r"split 'train' of .* is empty"),
+    "features": (lambda f: (f / "features.json").write_text("[]"), "describes no features"),
+    "deep": (lambda f: (f / "features.json").write_text("[" * 10**5), "nested too deep"),
+    "dtype": (changed("features.json", '"uint8"', '"os.system"'), "has os.system images of shape"),
+    "classes": (
+        changed("features.json", '"numClasses": "3"', '"numClasses": "1000000000000"'),
+        "1000000000000 classes, expected 1 to",
+    ),
+    "labels": (changed("label.labels.txt", "bee", ""), "labels.txt holds 2 names, expected 3"),
+    "twice": (changed("label.labels.txt", "bee", "ant"), "expected 3 different ones"),
+    "NUL": (changed("label.labels.txt", "bee", "b\0"), "different ones that can be printed"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_metadata_is_named(tmp_path, name):
+    change, reason = BROKEN[name]
+    folder = write_tfds(tmp_path, {"train": [records(3)]})
+    change(folder)
+    with pytest.raises(DataError, match=reason) as error:
+        opened(tmp_path)
+    assert str(folder) in str(error.value)
+
+
+def test_a_shard_that_is_said_to_be_empty_is_counted(tmp_path):
+    folder = write_tfds(tmp_path, {"train": [records(3), records(2)]})
+    changed("dataset_info.json", '"2"', '"0"')(folder)
+    with pytest.raises(DataError, match="00001-of-00002 has 2 examples, where .* says 0"):
+        opened(tmp_path)
+
+
+def test_values_of_another_kind_are_named_or_skipped(tmp_path):
+    image = encoded(photo(), "PNG")
+    bad = {
+        "has label 1099511627776, which is none": {"image": image, "label": 2**40},
+        "has label 3, which is none": {"image": image, "label": 3},
+        "has no label": {"image": image},
+        "has no image": {"label": 0},
+        "label is a float_list, expected int64": {"image": image, "label": 1.5},
+        "label is a bytes_list": {"image": image, "label": b"1"},
+        "label has 2 values, expected one": {"image": image, "label": [0, 1]},
+        "image is a int64_list": {"image": 3, "label": 1},
+    }
+    write_tfds(tmp_path, {"train": [[*(record(**values) for values in bad.values()), *records(1)]]})
+    source = opened(tmp_path)
+    for index, reason in enumerate(bad):
+        with pytest.raises(DataError, match=f"train example {index} .*{reason}"):
+            source[index]
+    (batch,) = eval_batches(source, lambda x, rng: x, batch_size=9, on_error="skip")
+    assert (batch["mask"].sum(), batch["skipped"].sum()) == (1, len(bad))
+
+
 # python -m inputs.prepare
 
 
@@ -195,6 +328,35 @@ def test_rewriting_names_what_is_wrong(tmp_path, capsys):
         assert not list(folder.glob("*.array_record-*-of-00001"))  # nothing that looks whole
     assert prepare.main([f"--from_dir={tmp_path}"]) == 2
     assert "holds no prepared TFDS set" in capsys.readouterr().err
+
+
+def test_rewriting_writes_into_its_folder_only(tmp_path, capsys):
+    folder = write_tfds(
+        tmp_path / "old", {"train": [records(1)]}, file_format="tfrecord", config="c"
+    )
+    target = tmp_path / "a" / "b"
+    for old, new in (('"toy"', '"../toy"'), ('"c"', '"../../c"'), ("{DATASET}", "../{DATASET}")):
+        text = (folder / "dataset_info.json").read_text()
+        (folder / "dataset_info.json").write_text(text.replace(old, new))
+        assert prepare.main([f"--from_dir={folder}", f"--data_dir={target}"]) == 2
+        assert "describes no data set" in capsys.readouterr().err and not target.exists()
+        (folder / "dataset_info.json").write_text(text)
+
+
+def test_rewriting_what_is_no_file_is_named(tmp_path, capsys):
+    folder = write_tfds(tmp_path, {"train": [records(1)]}, file_format="tfrecord")
+    shard = folder / "toy-train.tfrecord-00000-of-00001"
+    shard.write_bytes(struct.pack("<QI", 2**62, 0) + b"x")
+    assert prepare.main([f"--from_dir={folder}"]) == 2
+    assert f"{shard} cannot be read" in capsys.readouterr().err
+    shard.write_bytes(b"")
+    os.truncate(shard, 2**40)
+    assert prepare.main([f"--from_dir={folder}"]) == 2
+    assert f"{shard} holds more examples instead of 1" in capsys.readouterr().err
+    shard.unlink()
+    os.mkfifo(shard)
+    assert prepare.main([f"--from_dir={folder}"]) == 2
+    assert f"{shard} is a device or a pipe" in capsys.readouterr().err
 
 
 def test_downloading_without_tensorflow_is_one_sentence(tmp_path, capsys, monkeypatch):

@@ -148,6 +148,41 @@ def test_the_pipeline_reads_it(tmp_path):
     assert set(counts[batch["index"] == 1]) == {0} and counts.max() <= 2
 
 
+def test_objects_that_do_not_fit_together_are_named_or_skipped(tmp_path):
+    whole = [(0.0, 0.0, 1.0, 1.0), (0.1, 0.1, 0.5, 0.5)]
+    bad = {
+        "has label 7 of 3 classes": {"objects/label": [1, 7]},
+        "has label 1099511627776 of 3": {"objects/label": [1, 2**40]},
+        "has 1 labels for 8 numbers of boxes": {"objects/label": [1]},
+        "has 3 labels for 8 numbers": {"objects/label": [1, 2, 0]},
+        "has 2 labels for 7 numbers": {"objects/bbox": [0.5] * 7},
+        "objects/label is a float_list": {"objects/label": [1.0, 2.0]},
+        "has areas or crowds that are none": {"objects/area": [-1, 1]},
+        "areas or crowds": {"objects/is_crowd": [2, 0]},
+    }
+    records = []
+    for change in bad.values():
+        values = {
+            "image": jpeg(40, 60),
+            "image/id": len(records),
+            "objects/area": [100, 101],
+            "objects/bbox": [value for box in whole for value in box],
+            "objects/label": [1, 2],
+            "objects/is_crowd": [0, 1],
+        }
+        records.append(record(**values | change))
+    records.append(coco_record(0, whole, [-1, 2]))  # -1: TFDS's own "no label"
+    write_tfds(tmp_path, {"train": [records]}, features=coco_features())
+    source = opened(tmp_path)
+    for index, reason in enumerate(bad):
+        with pytest.raises(DataError, match=f"train example {index} .*{reason}"):
+            source[index]
+    assert source[len(bad)]["labels"].tolist() == [2]
+    transform = detection_transform(image_size=64, max_boxes=4, train=True, fill=(0, 0, 0))
+    batch = next(train_batches(source, transform, batch_size=2, seed=0, on_error="skip"))
+    assert batch["index"].tolist() == [len(bad)] * 2
+
+
 def test_what_does_not_fit_is_explained(tmp_path):
     write_toy(tmp_path)
     with pytest.raises(DataError, match="has classes ant, bee, cat, but ant, bee are wanted"):

@@ -92,6 +92,21 @@ def test_the_layout_of_voc(tmp_path):
         opened(tmp_path, "train_aug")
 
 
+def test_pairs_of_paths_lie_in_the_folder(tmp_path):
+    for root in (tmp_path / "data", tmp_path / "outside"):
+        write(root, {"a": mask_of()})
+    for line in ("../outside/images/a.jpg ../outside/masks/a.png", "/images/a.jpg masks/../../x"):
+        (tmp_path / "data" / "train.txt").write_text(line)
+        with pytest.raises(DataError, match="a path of the list of split 'train' is .*, which d"):
+            opened(tmp_path / "data")
+
+
+def test_lists_as_windows_writes_them(tmp_path):
+    write(tmp_path, {"a": mask_of(), "b": mask_of()})
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert len(opened(tmp_path)) == 2
+
+
 def test_names_may_have_spaces_and_suffixes(tmp_path):
     write(tmp_path, {"cell 1": mask_of(), "cell 2": mask_of()})
     assert len(opened(tmp_path)) == 2

@@ -247,6 +247,20 @@ def test_wrong_folders_are_explained(tmp_path):
     refused(r"cat holds no images: add some \(\.jpg, .*or remove the folder")
 
 
+@pytest.mark.parametrize("bound", ["9" * 400, "9" * 400 + "%", "9" * 5000, "٣", "1_0"])
+def test_no_split_has_so_many_digits(bound):
+    with pytest.raises(DataError, match=r"^split 'train\[:.{,80} is not understood"):
+        classification_source("mnist", None, f"train[:{bound}]")
+    with pytest.raises(DataError, match="is not understood"):
+        classification_source("mnist", None, "tr\0ain")
+
+
+def test_classes_whose_names_cannot_be_printed_are_refused(tmp_path):
+    write_folder(tmp_path, {"train/cat/a.jpg": encoded(photo()), "train/a\nb/a.jpg": b""})
+    with pytest.raises(DataError, match=r"class folder 'a\\nb', whose name cannot be printed"):
+        classification_source("image_folder", str(tmp_path), "train")
+
+
 def test_what_cannot_be_read_is_not_cached(tmp_path):
     good_folder(tmp_path)
     source = Cached(classification_source("image_folder", str(tmp_path), "train"))

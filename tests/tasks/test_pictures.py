@@ -1,5 +1,7 @@
 """What pictures are made of: where it is drawn, and in which colours."""
 
+import io
+
 import matplotlib
 import matplotlib.figure
 import numpy as np
@@ -77,3 +79,16 @@ def test_a_legend_has_room_below(axis, classes, lines):
     # In inches: a quarter for each line, and for the edge.
     bottom = axis.figure.subplotpars.bottom * axis.figure.get_figheight()
     assert bottom == pytest.approx(0.25 * (lines + 1))
+
+
+# To matplotlib, mathematics that is none; hidden in a legend; of more letters than it can draw.
+@pytest.mark.parametrize("name", ["$\\foo$", "_a", "x" * 100_000])
+def test_names_are_drawn_as_they_are(name):
+    figure, (axis,) = pictures.grid(1, 1, side=1.0)
+    pictures.set_title(axis, name)
+    pictures.draw_boxes(axis, np.array([[1, 2, 5, 9]]), np.array([0]), [name])
+    pictures.add_legend(figure, [np.zeros((2, 2), int)], [name])
+    figure.savefig(io.BytesIO())
+    (legend,) = figure.legends
+    texts = {axis.get_title(), axis.texts[0].get_text(), legend.get_texts()[0].get_text()}
+    assert texts == {name[:299] + "…" if len(name) > 300 else name}

@@ -1,0 +1,1 @@
+"""Thousands of broken inputs, each refused, skipped or read properly: `make fuzz`."""
