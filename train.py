@@ -17,9 +17,10 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from inputs import memory
 from inputs.images import DataError
 from tasks import make_task
-from training import compilation, memory, multihost, plots, pretrained, telemetry
+from training import compilation, multihost, plots, pretrained, telemetry
 from training import config as config_lib
 from training import logging as log_lib
 from training.dry_run import dry_run

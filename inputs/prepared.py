@@ -13,7 +13,7 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.utils.version import list_all_versions
 
 from inputs.examples import Example
-from inputs.images import DataError, decode_image
+from inputs.images import DataError, EncodedImage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class Records:
                 " 'skip'."
             ) from error
 
-    def decode(self, image: bytes, index: int) -> np.ndarray:
-        """The image of example `index`, uint8 `[height, width, channels]`."""
-        return decode_image(image, self.name_of(index), self.features["image"].shape[-1])
+    def image(self, encoded: bytes, index: int) -> EncodedImage:
+        """The image of example `index`."""
+        return EncodedImage(encoded, self.name_of(index), self.features["image"].shape[-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,30 +63,35 @@ class _Prepared:
 
     records: Records
     class_names: tuple[str, ...]
+    decode: bool
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Example:
         example = self.records[index]
-        image = self.records.decode(example["image"], index)
+        image = self.records.image(example["image"], index)
         label = np.int32(example["label"])
         if not 0 <= label < len(self.class_names):
             raise DataError(
                 f"{self.records.name_of(index)} has label {label}, which is none of the"
                 f" {len(self.class_names)} classes: choose a split that has labels."
             )
-        return {"image": image, "label": label}
+        return {"image": image.decode() if self.decode else image, "label": label}
 
 
-def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
+def prepared_source(
+    name: str, data_dir: str | None, split: str, *, decode: bool = True
+) -> _Prepared:
     """Opens `split` of the image-classification set in `data_dir/name/[config/]version`.
+
+    See `classification_source` of `decode`.
 
     Raises:
       DataError: It is not there, not in ArrayRecord form, or has no image and label.
     """
     records = open_records(name, data_dir, split, _image_and_label)
-    return _Prepared(records, tuple(records.features["label"].names))
+    return _Prepared(records, tuple(records.features["label"].names), decode)
 
 
 def open_records(

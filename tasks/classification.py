@@ -47,6 +47,7 @@ class Classification(Task):
                 data.augment,
                 image_size=data.image_size,
                 train=train,
+                quick=data.get("quick_crops", False),  # not in runs of before
                 crop_padding=data.crop_padding,
                 flip=data.flip,
                 autoaugment=data.autoaugment,
@@ -62,7 +63,7 @@ class Classification(Task):
     def open_split(self, split: str) -> sources.Source:
         data = self.config.data
         source = sources.classification_source(
-            data.name, data.dir, split, class_names=self.class_names
+            data.name, data.dir, split, class_names=self.class_names, decode=data.cache
         )
         return sources.Cached(source) if data.cache else source
 
@@ -75,9 +76,9 @@ class Classification(Task):
         for index in range(min(len(source), 10)):
             try:
                 image = source[index]["image"]
+                found = self._image_transforms[train](image, np.random.default_rng(0)).shape
             except sources.DataError:
                 continue  # found again, and treated as the config says, when it is read
-            found = self._image_transforms[train](image, np.random.default_rng(0)).shape
             if found != expected:
                 raise ValueError(
                     f"images of {self.config.data.name} are {found} (height, width, channels), "
