@@ -1,5 +1,6 @@
 """What JAX compiles, kept: a run that goes on, or another of its kind, need not compile again."""
 
+import os
 import pathlib
 import platform
 from typing import Any
@@ -10,11 +11,16 @@ import jax
 def keep_compiled(folder: pathlib.Path):
     """Has JAX keep programs under `folder`, and look for them there.
 
-    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays.
+    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays; so does what it
+    has been told to leave out (JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS). Of itself it would leave
+    out what takes less than a second: of a start's many small programs all, which together take as
+    long as a large one.
     """
     config: Any = jax.config  # whose options a type checker does not know
     if config.jax_compilation_cache_dir is None:
         config.update("jax_compilation_cache_dir", cache_under(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def cache_under(folder: pathlib.Path) -> str:
