@@ -11,10 +11,9 @@ import jax
 def keep_compiled(folder: pathlib.Path):
     """Has JAX keep programs under `folder`, and look for them there.
 
-    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays; so does what it
-    has been told to leave out (JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS). Of itself it would leave
-    out what takes less than a second: of a start's many small programs all, which together take as
-    long as a large one.
+    Where it has been told of another place (JAX_COMPILATION_CACHE_DIR), that stays; so does how long
+    a program has to take to be kept (JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS). By itself JAX keeps
+    none of less than a second, and a start has many of those.
     """
     config: Any = jax.config  # whose options a type checker does not know
     if config.jax_compilation_cache_dir is None:
