@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 from flax import nnx
@@ -15,6 +15,9 @@ from inputs import autoaugment, sources, transforms
 from tasks import pictures
 from tasks.architectures import architecture_of
 from tasks.base import Task, mean_color
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Classification(Task):
@@ -147,7 +150,7 @@ class Classification(Task):
 
     # --- Pictures.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> "matplotlib.figure.Figure":
         """The first images of a batch with label and prediction, wrong ones in red."""
         images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
         predictions = np.asarray(predictions["logits"]).argmax(-1)
@@ -179,7 +182,7 @@ class Classification(Task):
             ]
         }
 
-    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+    def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its likeliest classes as the title."""
         figure, (axis,) = pictures.grid(1, 1, side=4.0)
         pictures.show(axis, image)

@@ -3,14 +3,16 @@
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import matplotlib.figure
 import numpy as np
 
 from training import telemetry
 from training.plan import Plan
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Evaluation(NamedTuple):
@@ -24,7 +26,7 @@ class Evaluation(NamedTuple):
     """
 
     metrics: dict[str, float]
-    picture: matplotlib.figure.Figure | None
+    picture: "matplotlib.figure.Figure | None"
     files: dict[str, str]
 
 
