@@ -265,6 +265,7 @@ def main():
             for name, workers in random.sample(cases, len(cases)):
                 found = in_process(name, args.images or made, workers)
                 figures[name, workers].append(found)
+                print(f"{name}, {workers}: {found['core']:.0f}", file=sys.stderr, flush=True)
     versions = ", ".join(
         f"{package} {importlib.metadata.version(package)}"
         for package, module in PACKAGES.items()
