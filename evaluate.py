@@ -13,9 +13,10 @@ import pathlib
 import jax
 from absl import flags
 
+from inputs import memory
 from inputs.images import DataError
 from tasks import make_task
-from training import compilation, memory, multihost, plots
+from training import compilation, multihost, plots
 from training import config as config_lib
 from training.config import ConfigError
 from training.evaluation import make_evaluate

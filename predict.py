@@ -14,11 +14,11 @@ import sys
 import jax
 from absl import flags
 
-from inputs import pipeline
+from inputs import memory, pipeline
 from inputs.files import IMAGE_SUFFIXES
 from inputs.images import DataError, read_image
 from tasks import make_task
-from training import compilation, memory, multihost, plots
+from training import compilation, multihost, plots
 from training import config as config_lib
 from training.files import write
 from training.plan import make_plan

@@ -9,6 +9,7 @@ The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad 
 """
 
 import contextlib
+import itertools
 import json
 import pathlib
 import time
@@ -18,9 +19,10 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from inputs import memory
 from inputs.images import DataError
 from tasks import make_task
-from training import compilation, hardware, init_from, memory, multihost, plots, telemetry
+from training import compilation, hardware, init_from, multihost, plots, telemetry
 from training import config as config_lib
 from training import logging as log_lib
 from training.config import ConfigError
@@ -28,10 +30,12 @@ from training.dry_run import dry_run
 from training.evaluation import Evaluation, make_evaluate
 from training.files import write
 from training.plan import Plan, make_plan
+from training.profiling import Trace
 from training.result import make_result, report
 from training.result import read as read_result
 from training.state import variables
 from training.stopping import StopSignals
+from training.timing import Timing
 
 
 def main():
@@ -55,6 +59,11 @@ def main():
     )
     topology = flags.DEFINE_string(
         "topology", None, f"What --dry_run=compile is for, though it is not here: {hardware.HELP}."
+    )
+    profile = flags.DEFINE_bool(
+        "profile",
+        False,
+        "Trace a few steps into WORKDIR/profile, for TensorBoard's or XProf's viewer.",
     )
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
     flags.mark_flag_as_required("config")
@@ -82,12 +91,13 @@ def main():
             run,
             checkpoint_dir=checkpoint_dir.value,
             allow_config_change=allow_change.value,
+            profile=profile.value,
         )
 
     config_lib.run(command, DataError, leave=multihost.leave)
 
 
-def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) -> int:
+def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, profile=False) -> int:
     """Trains to the end of the config, from the last checkpoint if there is one.
 
     Args:
@@ -95,6 +105,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
       workdir: folder of the run; what it holds is in the README.
       checkpoint_dir: where the checkpoints, and their config, go if not into the workdir.
       allow_config_change: go on with a run that was begun with another config.
+      profile: trace a few steps into `workdir/profile`, see `training/profiling.py`.
 
     Returns:
       0 when done, 128 + the signal's number when stopped by one, after saving.
@@ -120,6 +131,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
         config_lib.check_same(workdir, config)
 
     with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(log_lib.Progress(total_steps))
         # --- The state: the latest whole checkpoint, or a new one.
         stop = stack.enter_context(StopSignals(jax.process_count()))
         checkpoints = stack.enter_context(
@@ -138,7 +150,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 write(folder / "config.json", config_lib.to_json(config))
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
-        progress = stack.enter_context(log_lib.Progress(total_steps, first, config.batch_size))
+        progress.begin(first)
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
         # Of the whole run: what was before the last line counts, what a kill undid does not.
@@ -149,14 +161,23 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             not log.evaluated(first, task.best_metric)
         )
         evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
-        evaluate, watch = make_evaluate(plan), telemetry.SiteWatch()
+        evaluate = make_evaluate(plan, compiling=progress.compiling)
+        watch, timing = telemetry.SiteWatch(), Timing(config.batch_size)
+        trace = stack.enter_context(
+            Trace(workdir / "profile" if profile else None, first, progress.print)
+        )
         best = checkpoints.best_value
         batches = task.train_batches(start_step=first, rows=plan.rows)
+        if first < total_steps:
+            batches = itertools.chain([next(batches)], batches)  # the next are read meanwhile
+            with progress.compiling("the training step"):
+                train_step = plan.compiled_train_step
         pending: Any = None  # the last step's metrics, while they are not read
         # Unreadable examples that process 0 passed over since it was started. (The others name
         # theirs in warnings; a total over restarts would have to be part of the state.)
         skipped = 0
 
+        timing.start(first)
         # --- The loop: what is due after `step` steps, then the next one. THE ORDER MATTERS: a
         # step's loss and gradient norm are read and found finite, then its line is on the disk,
         # then its checkpoint is committed. So a checkpoint never holds a diverged state, and no
@@ -170,9 +191,10 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
             if logging or saving or evaluating:
                 record: dict[str, float] = {"step": step, "epoch": step / plan.steps_per_epoch}
                 if new:
-                    record |= telemetry.flat(telemetry.read(step, pending, watch), task)
+                    with timing.waiting("devices"):
+                        metrics = telemetry.read(step, pending, watch)
+                    record |= telemetry.flat(metrics, task) | timing.record(step)
                     record["data/skipped_since_start"] = skipped
-                    record["time/images_per_second"] = progress.images_per_second(step)
                     pending = None
                 evaluation = None
                 if evaluating and not stopping:
@@ -191,23 +213,29 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False) ->
                 if saving:
                     log.flush()
                     checkpoints.save(step, state, evaluation and evaluation.metrics)
-                if new:
-                    progress.resume(step)
+                timing.start(step)
             if stopping:
                 progress.print(f"stopped by signal {stopping}; step {step} is saved")
                 return 128 + stopping
             if last:
                 break
 
-            batch = next(batches)
-            skipped += int(batch.pop("skipped").sum())
-            state, metrics = plan.train_step(state, plan.put_batch(batch), plan.key)
-            # Metrics are read one step late, so that the devices need not wait for the host.
-            if pending is not None:
-                telemetry.read(step, pending, watch)
-            pending = metrics
+            with timing.stopped():  # writing a trace takes seconds
+                named = trace.step(step, state)
+            with named:
+                with timing.waiting("data"):
+                    batch = next(batches)
+                skipped += int(batch.pop("skipped").sum())
+                state, metrics = train_step(state, plan.put_batch(batch), plan.key)
+                # Metrics are read one step late, so that the devices need not wait for the host.
+                if pending is not None:
+                    with timing.waiting("devices"):
+                        telemetry.read(step, pending, watch)
+                pending = metrics
             progress.step(step + 1)
 
+        if first < total_steps:
+            progress.print(timing.verdict())
         checkpoints.finish()
     if lead:
         _finish(log.records, workdir, task.best_metric, stands=first == total_steps and evaluated)

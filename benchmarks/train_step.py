@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from benchmarks.timing import side_by_side
+from inputs.memory import keep_freed
 from tasks import make_task
-from training.memory import keep_freed, peak_bytes
+from training.memory import peak_bytes
 from training.plan import make_plan
 
 VARIANTS = ("baseline", "dropblock")

@@ -33,7 +33,7 @@ def get_config() -> Any:
 
     # What these tasks have no use for, so that nobody sets it in vain.
     del config.label_smoothing
-    for name in ("augment", "crop_padding", "autoaugment", "cutout", "cache"):
+    for name in ("augment", "quick_crops", "crop_padding", "autoaugment", "cutout", "cache"):
         del config.data[name]
     return config
 

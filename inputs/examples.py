@@ -5,18 +5,21 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from inputs.images import EncodedImage
+
 
 class Example(TypedDict):
-    """One example: `image` uint8 `[height, width, channels]` and an int32 `label`."""
+    """One example: `image` uint8 `[height, width, channels]`, perhaps encoded, and a `label`."""
 
-    image: np.ndarray
+    image: np.ndarray | EncodedImage
     label: np.int32
 
 
 class Source(Protocol):
     """Random access to examples; safe to read from many threads.
 
-    `source[i]` raises DataError, naming the file, for an example that cannot be decoded.
+    `source[i]` raises DataError, naming the file, for an example that cannot be read; what an
+    `EncodedImage` in it holds shows when it is decoded.
     """
 
     @property

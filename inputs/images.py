@@ -1,6 +1,8 @@
 """Encoded bytes to arrays: the one image decoder that every source uses."""
 
 import contextlib
+import dataclasses
+import functools
 import io
 import struct
 import zlib
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from inputs.reading import EXAMPLE_BYTES, DataError, open_file, read_file
@@ -44,6 +47,8 @@ def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
     Raises:
       DataError: `encoded` is no image, or is cut short; the message names it as `name`.
     """
+    if channels == 3 and (pixels := _jpeg(encoded)) is not None:
+        return pixels
     with _opened(io.BytesIO(encoded), name) as image:
         image.load()
         _check_sums(image, encoded)
@@ -54,6 +59,59 @@ def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
         if image.mode != _MODES[channels]:
             image = image.convert(_MODES[channels])
         return np.array(image).reshape(image.height, image.width, channels)
+
+
+def _jpeg(encoded: bytes, factor: int = 1) -> np.ndarray | None:
+    """A JPEG's colours at 1 / `factor` of its size, as Pillow's but sooner.
+
+    None is for all that Pillow has to see: other files, rare colours, and what is damaged.
+    """
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+        if colors not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
+            return None
+        least = -(-height // factor), -(-width // factor)
+        return simplejpeg.decode_jpeg(encoded, "RGB", min_height=least[0], min_width=least[1])
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+    """An image file's bytes, to be decoded when it is known what of it is needed.
+
+    Attributes:
+      encoded: the bytes.
+      name: what errors call it.
+      channels: 1, 3 or 4, as of `decode_image`.
+    """
+
+    encoded: bytes
+    name: str
+    channels: int = 3
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels, from the head of the file; DataError if it is no image."""
+        return *image_size(self.encoded, self.name), self.channels
+
+    def decode(self) -> np.ndarray:
+        """The whole image; see `decode_image`."""
+        return decode_image(self.encoded, self.name, self.channels)
+
+    def reduced(self, box: tuple[slice, slice], size: int) -> np.ndarray:
+        """The rows and columns of `box`, perhaps reduced, but to no less than `size` on a side.
+
+        A JPEG is decoded at a half, a quarter or an eighth, from the low frequencies of its blocks;
+        the box is widened to whole pixels of that scale.
+        """
+        surplus = min(side.stop - side.start for side in box) // size
+        factor = next(factor for factor in (8, 4, 2, 1) if factor <= max(surplus, 1))
+        if factor > 1 and self.channels == 3:
+            pixels = _jpeg(self.encoded, factor)
+            if pixels is not None:
+                return pixels[tuple(slice(s.start // factor, -(-s.stop // factor)) for s in box)]
+        return self.decode()[box]
 
 
 def decode_mask(encoded: bytes, name: str) -> np.ndarray:

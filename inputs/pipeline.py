@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -20,6 +20,7 @@ from absl import logging
 
 from inputs.examples import Source
 from inputs.images import DataError
+from inputs.memory import keep_freed
 from inputs.transforms import ExampleTransform
 
 ON_ERROR = ("raise", "skip")
@@ -64,14 +65,13 @@ def train_batches(
       DataError: The set is empty, or (from the iterator) see `on_error`; also if no example at all
         can be read.
     """
-    reader = _Reader(source, on_error)
+    read = _Reader(source, transform, on_error)
     first, count = _row_range(rows, batch_size)
     start_step = int(start_step)  # a NumPy int32 would overflow in the positions below
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}, expected at least 0")
 
-    order: Any = grain.MapDataset.source(reader).seed(seed).shuffle().repeat()
-    order = order.random_map(_keeping_skipped(transform))
+    order: Any = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(read)
 
     def example_at(index: int) -> dict:
         step, row = divmod(index, count)
@@ -84,7 +84,7 @@ def train_batches(
     examples = mine.to_iter_dataset(_read_options(num_threads // max(1, num_workers), count))
     if num_workers:
         workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=32)
-        examples = examples.mp_prefetch(workers)
+        examples = examples.mp_prefetch(workers, lambda *_: keep_freed())
     # Batched last: threads and workers then share the examples of one batch instead of holding a
     # batch each, and workers do not change which examples a batch has.
     return _until_dropped(examples.batch(count, batch_fn=_stack))
@@ -106,11 +106,10 @@ def eval_batches(
     arguments and errors are those of `train_batches`; a `transform` that is random all the same
     draws the same numbers in every run.
     """
-    reader = _Reader(source, on_error)
+    read = _Reader(source, transform, on_error)
     first, count = _row_range(rows, batch_size)
 
-    examples: Any = grain.MapDataset.source(reader).seed(0)
-    examples = examples.random_map(_keeping_skipped(transform))
+    examples: Any = grain.MapDataset.range(len(source)).seed(0).random_map(read)
 
     @functools.cache
     def blank(skipped: int) -> dict:
@@ -135,44 +134,38 @@ def eval_batches(
 
 
 class _Reader:
-    """A source that reads the next good example, cyclically, in the place of an unreadable one."""
+    """Reads and transforms an example, or in the place of an unreadable one the next good one."""
 
-    def __init__(self, source: Source, on_error: str):
+    def __init__(self, source: Source, transform: ExampleTransform, on_error: str):
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
         if not len(source):
             raise DataError("the data set is empty: choose a split or slice that holds examples.")
         self._source = source
+        self._transform = transform
         self._on_error = on_error
         self._bad: dict[int, str] = {}
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict:
+    def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         size = len(self._source)
+        state = rng.bit_generator.state
         for skipped in range(size):
             candidate = (index + skipped) % size
             if candidate in self._bad:
                 continue
             try:
-                return {**self._source[candidate], "skipped": np.int32(skipped)}
+                example = self._transform(self._source[candidate], rng)
+                return example | {"skipped": np.int32(skipped)}
             except DataError as error:
                 if self._on_error == "raise":
                     raise
+                rng.bit_generator.state = state  # whether it was found out in reading or decoding
                 # setdefault is atomic: of several threads at one file, one warns.
                 message = str(error)
                 if self._bad.setdefault(candidate, message) is message:
                     logging.warning("Skipped: %s", message)
         reason = next(iter(self._bad.values()))
         raise DataError(f"none of the {size} examples can be read; the first failure: {reason}")
-
-
-def _keeping_skipped(transform: ExampleTransform) -> ExampleTransform:
-    def apply(example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        return transform(example, rng) | {"skipped": example["skipped"]}
-
-    return apply
 
 
 def _row_range(rows: slice, batch_size: int) -> tuple[int, int]:

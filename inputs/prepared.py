@@ -17,7 +17,7 @@ from tensorflow_datasets.core.utils.version import list_all_versions
 from tensorflow_datasets.proto import tf_example_pb2
 
 from inputs.examples import Example
-from inputs.images import decode_image
+from inputs.images import EncodedImage
 from inputs.prepared_info import Feature, read_class_names, read_features, read_info
 from inputs.reading import DataError, open_file, shown
 from inputs.splits import listed
@@ -85,11 +85,11 @@ class Records:
                 " 'skip'."
             ) from error
 
-    def decode(self, image: bytes, index: int) -> np.ndarray:
-        """The image of example `index`, uint8 `[height, width, channels]`."""
+    def image(self, encoded: bytes, index: int) -> EncodedImage:
+        """The image of example `index`."""
         channels = self.features["image"].shape[-1]
         assert channels is not None  # see check_image_feature
-        return decode_image(image, self.name_of(index), channels)
+        return EncodedImage(encoded, self.name_of(index), channels)
 
 
 def _value(found: Mapping[str, Any], key: str) -> Any:
@@ -114,6 +114,7 @@ class _Prepared:
 
     records: Records
     class_names: tuple[str, ...]
+    decode: bool
 
     def __len__(self) -> int:
         return len(self.records)
@@ -126,19 +127,23 @@ class _Prepared:
                 f"{self.records.name_of(index)} has label {label}, which is none of the"
                 f" {len(self.class_names)} classes: choose a split that has labels."
             )
-        image = self.records.decode(example["image"], index)
-        return {"image": image, "label": np.int32(label)}
+        image = self.records.image(example["image"], index)
+        return {"image": image.decode() if self.decode else image, "label": np.int32(label)}
 
 
-def prepared_source(name: str, data_dir: str | None, split: str) -> _Prepared:
+def prepared_source(
+    name: str, data_dir: str | None, split: str, *, decode: bool = True
+) -> _Prepared:
     """Opens `split` of the image-classification set in `data_dir/name/[config/]version`.
+
+    See `classification_source` of `decode`.
 
     Raises:
       DataError: It is not there, not in ArrayRecord form, or has no image and label.
     """
     records = open_records(name, data_dir, split, _image_and_label)
     names = read_class_names(records.folder, "label", records.features["label"])
-    return _Prepared(records, names)
+    return _Prepared(records, names, decode)
 
 
 def open_records(

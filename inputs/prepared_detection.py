@@ -42,7 +42,7 @@ class _PreparedDetection:
 
     def __getitem__(self, index: int) -> DetectionExample:
         example = self._records[index]
-        image = self._records.decode(example["image"], index)
+        image = self._records.image(example["image"], index).decode()
         coco = self._coco([self._entries(index, example, image.shape[:2])])
         # Boxes are checked whenever they are read, but warned of the first time only.
         first = index not in self._seen

@@ -11,8 +11,8 @@ import numpy as np
 
 from inputs.examples import Example, Source
 from inputs.files import IMAGE_SUFFIXES
-from inputs.images import read_image
-from inputs.reading import DataError, is_name, shown
+from inputs.images import EncodedImage
+from inputs.reading import DataError, is_name, read_file, shown
 from inputs.splits import check_classes, listed, parse_split, slice_bounds
 
 _MNIST_TRAIN = 4000
@@ -24,6 +24,7 @@ def classification_source(
     split: str,
     *,
     class_names: Sequence[str] | None = None,
+    decode: bool = True,
 ) -> Source:
     """Opens a split of a classification set.
 
@@ -37,6 +38,8 @@ def classification_source(
         kinds are stored in a mixed order, so a slice holds every class.
       class_names: The classes that labels index, to hold an evaluation split to the training
         split's labels. Default: what the split itself has.
+      decode: Whether examples hold arrays, or images of files as `EncodedImage`, for a transform
+        that decodes what it needs.
 
     Raises:
       DataError: The set, split or a class is not there; the message says what would be right.
@@ -44,11 +47,11 @@ def classification_source(
     if name == "mnist":
         source = _mnist(split)
     elif name == "image_folder":
-        return _image_folder(data_dir, split, class_names)
+        return _image_folder(data_dir, split, class_names, decode)
     else:
         from inputs.prepared import prepared_source  # TFDS takes a second to import.
 
-        source = prepared_source(name, data_dir, split)
+        source = prepared_source(name, data_dir, split, decode=decode)
     what = f"{name} split {split!r}"
     check_classes(source.class_names, class_names, what, "use splits of one data set")
     return source
@@ -94,19 +97,21 @@ class _Arrays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ImageFolder:
-    """Files `folder/class/name`, decoded when read; `labels` int32 `[n]` index `class_names`."""
+    """Files `folder/class/name`; `labels` int32 `[n]` index `class_names`."""
 
     folder: str
     files: list[str]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    decode: bool
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
         path = os.path.join(self.folder, self.files[index])
-        return {"image": read_image(path), "label": self.labels[index]}
+        image = EncodedImage(read_file(path), path)
+        return {"image": image.decode() if self.decode else image, "label": self.labels[index]}
 
 
 def _mnist(split: str) -> _Arrays:
@@ -139,7 +144,7 @@ def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _image_folder(
-    data_dir: str | None, split: str, class_names: Sequence[str] | None
+    data_dir: str | None, split: str, class_names: Sequence[str] | None, decode: bool
 ) -> _ImageFolder:
     name, selector = parse_split(split)
     if data_dir is None:
@@ -179,7 +184,7 @@ def _image_folder(
     files = files[start:stop]
     index = {c: i for i, c in enumerate(classes)}
     labels = np.array([index[file.split("/")[0]] for file in files], np.int32)
-    return _ImageFolder(folder, files, labels, classes)
+    return _ImageFolder(folder, files, labels, classes, decode)
 
 
 def _images_of(folder: str, class_name: str) -> list[str]:

@@ -2,11 +2,10 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from flax import nnx
 
@@ -17,6 +16,9 @@ from inputs.sources import Source
 from inputs.transforms import ExampleTransform
 from tasks.architectures import Architecture
 from tasks.drop import make_drop
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Task(abc.ABC):
@@ -208,7 +210,7 @@ class Task(abc.ABC):
     # --- Pictures and files, and predictions for images of one's own.
 
     @abc.abstractmethod
-    def draw(self, predictions: dict, batch: dict) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
         """A few examples of an evaluated batch, with what is known and what is predicted."""
 
     def files(self, collected: dict) -> dict[str, str]:
@@ -224,7 +226,7 @@ class Task(abc.ABC):
         """One image's prediction, as `predict` gives it, in JSON's types."""
 
     @abc.abstractmethod
-    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+    def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """One image, uint8 as it was read, with its prediction."""
 
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 from flax import nnx
@@ -15,6 +15,9 @@ from inputs import autoaugment, sources, transforms
 from tasks import pictures
 from tasks.architectures import architecture_of
 from tasks.base import Task, mean_color
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Classification(Task):
@@ -49,6 +52,7 @@ class Classification(Task):
                 data.augment,
                 image_size=data.image_size,
                 train=train,
+                quick=data.get("quick_crops", False),  # not in runs of before
                 crop_padding=data.crop_padding,
                 flip=data.flip,
                 autoaugment=data.autoaugment,
@@ -64,7 +68,7 @@ class Classification(Task):
     def open_split(self, split: str) -> sources.Source:
         data = self.config.data
         source = sources.classification_source(
-            data.name, data.dir, split, class_names=self.class_names
+            data.name, data.dir, split, class_names=self.class_names, decode=data.cache
         )
         return sources.Cached(source) if data.cache else source
 
@@ -77,9 +81,9 @@ class Classification(Task):
         for index in range(min(len(source), 10)):
             try:
                 image = source[index]["image"]
+                found = self._image_transforms[train](image, np.random.default_rng(0)).shape
             except sources.DataError:
                 continue  # found again, and treated as the config says, when it is read
-            found = self._image_transforms[train](image, np.random.default_rng(0)).shape
             if found != expected:
                 raise ValueError(
                     f"images of {self.config.data.name} are {found} (height, width, channels), "
@@ -148,7 +152,7 @@ class Classification(Task):
 
     # --- Pictures.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> "matplotlib.figure.Figure":
         """The first images of a batch with label and prediction, wrong ones in red."""
         images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
         predictions = np.asarray(predictions["logits"]).argmax(-1)
@@ -181,7 +185,7 @@ class Classification(Task):
             ]
         }
 
-    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+    def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its likeliest classes as the title."""
         figure, (axis,) = pictures.grid(1, 1, side=4.0)
         pictures.show(axis, image)

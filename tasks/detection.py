@@ -7,10 +7,10 @@ import functools
 import json
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from flax import nnx
 
@@ -28,6 +28,9 @@ from models.retinanet import RetinaNet
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Detection(Task):
@@ -286,7 +289,7 @@ class Detection(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 5) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 5) -> "matplotlib.figure.Figure":
         """The first images of a batch, above with the ground truth, below with detections."""
         rows = np.flatnonzero(batch["mask"])[:limit]
         figure, axes = pictures.grid(2, limit, side=3.0)
@@ -322,7 +325,7 @@ class Detection(Task):
             ]
         }
 
-    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+    def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its surer detections."""
         figure, (axis,) = pictures.grid(1, 1, side=6.0)
         pictures.show(axis, image)

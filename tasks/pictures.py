@@ -1,17 +1,20 @@
 """What the tasks' pictures are made of."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
-import matplotlib.figure
-import matplotlib.patches
 import numpy as np
 
 from inputs.joint_transforms import IGNORE
 
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
-def grid(rows: int, columns: int, *, side: float) -> tuple[matplotlib.figure.Figure, list]:
+
+def grid(rows: int, columns: int, *, side: float) -> "tuple[matplotlib.figure.Figure, list]":
     """A figure of `rows` times `columns` axes without frames, each about `side` inches wide."""
+    import matplotlib.figure
+
     # Matplotlib's own layouts draw everything twice to find what is known: a line of title.
     line = 0.3
     height = rows * (side + line)
@@ -35,6 +38,9 @@ def set_title(axis, text: str, **style):
 
 def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]):
     """Draws boxes `[n, 4]`, `[ymin, xmin, ymax, xmax]` in pixels, each label in its own colour."""
+    import matplotlib
+    import matplotlib.patches
+
     colors = matplotlib.colormaps["tab10"]
     for (ymin, xmin, ymax, xmax), label, text in zip(
         np.asarray(boxes, float).tolist(), labels, texts, strict=True
@@ -65,9 +71,11 @@ def show_mask(axis, mask: np.ndarray):
 
 
 def add_legend(
-    figure: matplotlib.figure.Figure, masks: Sequence[np.ndarray], class_names: Sequence[str]
+    figure: "matplotlib.figure.Figure", masks: Sequence[np.ndarray], class_names: Sequence[str]
 ):
     """Names the classes that are in any of the masks, below them."""
+    import matplotlib.patches
+
     names = {IGNORE: "ignored"} | dict(enumerate(class_names))
     patches = [
         matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=_short(names[value]))

@@ -1,10 +1,10 @@
 """Semantic segmentation: data, model, loss, one exact confusion matrix, pictures."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 from flax import nnx
@@ -17,6 +17,9 @@ from models.fcn import FCN
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Segmentation(Task):
@@ -165,7 +168,7 @@ class Segmentation(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 4) -> matplotlib.figure.Figure:
+    def draw(self, predictions: dict, batch: dict, limit: int = 4) -> "matplotlib.figure.Figure":
         """The first images of a batch, their masks, and what is predicted."""
         rows = np.flatnonzero(batch["mask"])[:limit]
         figure, axes = pictures.grid(max(len(rows), 1), 3, side=3.0)
@@ -191,7 +194,7 @@ class Segmentation(Task):
         names = (self.class_names[value] for value in values)
         return {"pixels": dict(zip(names, counts.tolist(), strict=True))}
 
-    def picture(self, image: np.ndarray, prediction: dict) -> matplotlib.figure.Figure:
+    def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image, and the class of each pixel."""
         classes = self._classes(prediction)
         figure, axes = pictures.grid(1, 2, side=4.0)

@@ -37,7 +37,7 @@ def make_runs(folder):
     with pytest.MonkeyPatch.context() as patch:
         # Each part would trace and compile the same again.
         patch.setattr(train, "make_plan", lambda *_: plan)
-        patch.setattr(train, "make_evaluate", lambda *_: evaluation)
+        patch.setattr(train, "make_evaluate", lambda *_, **__: evaluation)
         assert part(config, folder / "whole") == 0
         assert part(config, folder / "stopped", stop_at=4) == 143
         assert records(folder / "stopped")[-1]["step"] == 3

@@ -34,7 +34,7 @@ def evaluation(plan):
 def part(plan, evaluation, monkeypatch):
     """Trains until the n-th time that a stop signal is asked for."""
     monkeypatch.setattr(train, "make_plan", lambda *_: plan)
-    monkeypatch.setattr(train, "make_evaluate", lambda *_: evaluation)
+    monkeypatch.setattr(train, "make_evaluate", lambda *_, **__: evaluation)
 
     def part(workdir, stop_at=99, config=None, **options):
         monkeypatch.setattr(
@@ -98,7 +98,7 @@ def test_every_new_best_is_saved_before_and_after_a_restart(tmp_path, part, monk
     def evaluate(variables, stopping):
         return Evaluation({"top1": next(values), "examples": 50}, None, {})
 
-    monkeypatch.setattr(train, "make_evaluate", lambda _: evaluate)
+    monkeypatch.setattr(train, "make_evaluate", lambda *_, **__: evaluate)
     assert part(tmp_path, 7, config) == 143  # at step 5, of questions at 1 2 2 3 4 4 5
     with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.steps == [2, 4, 5] and checkpoints.best == 4

@@ -1,14 +1,18 @@
 """Evaluating a whole set exactly: each example once, on any number of devices and hosts."""
 
+import contextlib
+import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import matplotlib.figure
 import numpy as np
 
 from training import telemetry
 from training.plan import Plan
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 
 class Evaluation(NamedTuple):
@@ -22,23 +26,31 @@ class Evaluation(NamedTuple):
     """
 
     metrics: dict[str, float]
-    picture: matplotlib.figure.Figure | None
+    picture: "matplotlib.figure.Figure | None"
     files: dict[str, str]
 
 
-def make_evaluate(plan: Plan, *, drop: bool = False):
+def make_evaluate(
+    plan: Plan,
+    *,
+    drop: bool = False,
+    compiling: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext,
+):
     """Makes `(variables, keep_prob=1.0, stopping=..., draw=True) -> Evaluation`.
 
     Args:
       plan: of the network, the data and the devices.
       drop: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5), at a
         keep_prob before the places' factors.
+      compiling: `compiling(what)` is the context in which it is compiled, at the first batch.
 
     Returns:
       The function. It asks `stopping()` after each batch, and gives up with None as soon as that
       is true; without `draw` there is no picture.
     """
     task, eval_step = plan.task, plan.eval_step(drop=drop)
+    first_call = compiling("the evaluation step")
+    contexts = itertools.chain([first_call], itertools.repeat(contextlib.nullcontext()))
 
     def evaluate(
         variables,
@@ -53,7 +65,8 @@ def make_evaluate(plan: Plan, *, drop: bool = False):
         batches = task.eval_batches(batch_size=plan.batch_size, rows=plan.rows)
         for index, local in enumerate(batches):
             batch, key = plan.put_batch(local), jax.random.fold_in(plan.key, index)
-            sums, predictions = eval_step(variables, batch, key, np.float32(keep_prob))
+            with next(contexts):
+                sums, predictions = eval_step(variables, batch, key, np.float32(keep_prob))
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)

@@ -1,9 +1,12 @@
 """What a run tells: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -93,16 +96,13 @@ class Progress:
 
     Args:
       total: steps of the run.
-      first: steps that are already done.
-      batch_size: global, for images a second.
     """
 
-    def __init__(self, total: int, first: int, batch_size: int):
+    def __init__(self, total: int):
         self._console = rich.console.Console(highlight=False)
-        self._total, self._batch_size = total, batch_size
+        self._total = total
         self._enabled = jax.process_index() == 0
         self._live = self._enabled and self._console.is_terminal
-        self._start, self._start_step = None, first
         columns = (
             rich.progress.BarColumn(bar_width=24),
             rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -113,7 +113,7 @@ class Progress:
         self._bar = rich.progress.Progress(
             *columns, console=self._console, disable=not self._live, speed_estimate_period=60
         )
-        self._task = self._bar.add_task("compiling", total=total, completed=first)
+        self._task = self._bar.add_task("starting", total=total)
 
     def __enter__(self):
         self._bar.start()
@@ -127,16 +127,21 @@ class Progress:
         if self._enabled:
             self._bar.console.print(text, markup=False, soft_wrap=True)
 
-    def images_per_second(self, step: int) -> float:
-        """Since the last `resume`; 0 before the first, when the step was being compiled."""
-        if self._start is None:
-            return 0.0
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        return (step - self._start_step) * self._batch_size / seconds
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Says that `what` is being compiled, and afterwards how long that took."""
+        began, text = time.monotonic(), f"compiling {what}"
+        if self._live:
+            self._bar.update(self._task, description=text, refresh=True)
+        else:
+            self.print(text)
+        yield
+        self._bar.update(self._task, description="")
+        self.print(f"compiled {what} in {time.monotonic() - began:.1f} s")
 
-    def resume(self, step: int):
-        """Starts the clock of `images_per_second`: what lay before is evaluation or saving."""
-        self._start, self._start_step = time.monotonic(), step
+    def begin(self, step: int):
+        """Puts the bar, and the clock of its ETA, where the run begins or goes on."""
+        self._bar.reset(self._task, completed=step)
 
     def step(self, step: int):
         """Moves the bar."""
@@ -144,21 +149,28 @@ class Progress:
 
     def log(self, record: dict):
         """Shows a record: beside the bar, or as a line."""
-        parts = []
-        for name, form in (
-            ("train/loss", "loss {:.4f}"),
-            ("sched/keep_prob", "keep_prob {:.3f}"),
-            ("time/images_per_second", "{:.0f} images/s"),
-        ):
-            if name in record:
-                parts.append(form.format(record[name]))
+        parts = [
+            form.format(record[name])
+            for name, form in (
+                ("train/loss", "loss {:.4f}"),
+                ("sched/keep_prob", "keep_prob {:.3f}"),
+                ("time/images_per_second", "{:.0f} images/s"),
+                ("time/step_ms", "{:.0f} ms/step"),
+                ("time/input_wait_ms", "input wait {:.0f} ms"),
+                ("time/host_ms", "host {:.0f} ms"),
+            )
+            if name in record
+        ]
         parts += [  # but for those of single classes, "eval/AP/cat"
             f"{name} {value:.2f}"
             for name, value in record.items()
             if name.startswith("eval/") and name.count("/") == 1
         ]
-        text = "  ".join(parts)
         if self._live:
-            self._bar.update(self._task, description=text)
-        else:
-            self.print(f"step {record['step']}/{self._total}  epoch {record['epoch']:.2f}  {text}")
+            self._bar.update(self._task, description="  ".join(parts))
+            return
+        left = (self._total - record["step"]) * record.get("time/step_ms", 0.0)
+        if left:  # of the steps alone: how long an evaluation takes is not known
+            parts.append(f"ETA {datetime.timedelta(seconds=round(left / 1e3))}")
+        epoch = f"epoch {record['epoch']:.2f}"
+        self.print("  ".join([f"step {record['step']}/{self._total}", epoch, *parts]))

@@ -159,6 +159,11 @@ class Plan:
             donate_argnums=0,
         )
 
+    @functools.cached_property
+    def compiled_train_step(self):
+        """`train_step`, compiled for the devices."""
+        return self.lower_train_step().compile()
+
     def lower_train_step(self):
         """The training step, lowered for the devices."""
         return self.train_step.lower(self.abstract_state, self.abstract_batch, self.abstract_key)

@@ -2,15 +2,17 @@
 
 import pathlib
 import re
-
-import matplotlib.figure
+from typing import TYPE_CHECKING
 
 from training.files import writing
+
+if TYPE_CHECKING:  # else a start waits for it
+    import matplotlib.figure
 
 _NO_PERCENTAGES = ("/examples", "/skipped", "/positives", "/grad_norm")
 
 
-def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
+def save_figure(figure: "matplotlib.figure.Figure", path: pathlib.Path):
     """Writes a figure as PNG.
 
     Raises:
@@ -21,12 +23,14 @@ def save_figure(figure: matplotlib.figure.Figure, path: pathlib.Path):
         figure.savefig(path, dpi=100)
 
 
-def curves(records: list[dict]) -> matplotlib.figure.Figure:
+def curves(records: list[dict]) -> "matplotlib.figure.Figure":
     """Losses, accuracy (or what the task measures), learning rate and kept fractions by epoch.
 
     The second panel is of percentages: counts and norms, and a class's own, which there may be
     many of, are in metrics.jsonl and TensorBoard alone.
     """
+    import matplotlib.figure
+
     names = sorted({name for record in records for name in record})
     panels = [
         ("loss", [name for name in names if name.endswith("loss")]),

@@ -336,4 +336,5 @@ if __name__ == "__main__":
 def test_a_reader_can_be_sent_to_a_worker():
     from inputs.pipeline import _Reader
 
-    assert pickle.loads(pickle.dumps(_Reader(Numbers(4), "skip")))[3]["label"] == 1
+    read = pickle.loads(pickle.dumps(_Reader(Numbers(4), unchanged, "skip")))
+    assert read(3, np.random.default_rng(0))["label"] == 1

@@ -21,7 +21,7 @@ def crop_boxes(monkeypatch, image, count, **kwargs):
     """The boxes `random_resized_crop` takes, read from pixels that know their place."""
     boxes = []
 
-    def look(crop, size):
+    def look(crop, *_):
         (top, left, _), (bottom, right, _) = crop[0, 0], crop[-1, -1]
         boxes.append((int(bottom) - int(top) + 1, int(right) - int(left) + 1, int(top), int(left)))
         return crop

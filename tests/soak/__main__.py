@@ -1,7 +1,7 @@
 """Kills, full disks, damaged checkpoints: nothing is lost, nothing hangs, nothing read wrongly.
 
     make soak                          # within an hour on 2 cores
-    make soak SOAK="--kills 6 --only kills --seed 1"
+    make soak ARGS="--kills 6 --only kills --seed 1"
 
 Prints a line for each failure and ends with a table of counts; the exit status is 1 if there was
 one. What was tried on lies in runs/soak, and stays there where it failed.

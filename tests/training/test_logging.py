@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import time
 
 import jax
 import pytest
@@ -154,27 +153,15 @@ def test_process_0_alone_writes_and_prints(tmp_path, monkeypatch, capsys):
     with contextlib.closing(MetricsLog(tmp_path / "run", 0)) as log:
         log.picture("examples", tmp_path / "none.png", 1)
     assert not (tmp_path / "run").exists()
-    with Progress(100, 0, 8) as progress:
+    with Progress(100) as progress:
         progress.print("a word")
         progress.step(1)
         progress.log({"step": 1, "epoch": 0.1})
     assert capsys.readouterr().out == ""
 
 
-def test_images_a_second_are_those_since_the_clock_was_started(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with Progress(100, 5, 8) as progress:
-        assert progress.images_per_second(9) == 0.0
-        progress.resume(10)
-        now[0] = 100.5
-        assert progress.images_per_second(15) == 5 * 8 / 0.5
-        progress.resume(20)
-        assert progress.images_per_second(20) == 0.0
-
-
 def test_a_plain_line_says_what_its_record_holds(capsys):
-    with Progress(100, 0, 8) as progress:
+    with Progress(100) as progress:
         progress.log(
             {"step": 7, "epoch": 0.126, "eval/AP": 12.345, "eval/AP/cat": 1.0, "kept/a": 1}
         )
@@ -191,7 +178,8 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with Progress(100, 40, 8) as progress:
+    with Progress(100) as progress:
+        progress.begin(40)
         assert progress._live
         progress.step(50)
         progress.log({"step": 50, "epoch": 1.0, "train/loss": 0.25})
@@ -202,13 +190,27 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
 
 
 def test_plain_lines_without_a_terminal(capsys):
-    with Progress(100, 0, 8) as progress:
-        assert progress.images_per_second(1) == 0.0
-        progress.resume(1)
+    with Progress(100) as progress:
+        progress.begin(1)
         progress.step(2)
         record = {"step": 2, "epoch": 0.02, "train/loss": 0.5, "sched/keep_prob": 0.9}
-        rate = progress.images_per_second(2)
-        progress.log(record | {"time/images_per_second": rate, "eval/top1": 98.5})
-    out = capsys.readouterr().out
-    assert rate > 0 and "step 2/100  epoch 0.02  loss 0.5000  keep_prob 0.900" in out
-    assert "eval/top1 98.50" in out
+        times = {"time/step_ms": 2500.0, "time/input_wait_ms": 3.4, "time/host_ms": 7.6}
+        progress.log(record | times | {"eval/top1": 98.5})
+    assert capsys.readouterr().out == (
+        "step 2/100  epoch 0.02  loss 0.5000  keep_prob 0.900  2500 ms/step  input wait 3 ms  "
+        "host 8 ms  eval/top1 98.50  ETA 0:04:05\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_compiled_is_said_before_and_after(monkeypatch, capsys, terminal):
+    if terminal:
+        for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "120")):
+            monkeypatch.setenv(name, value)
+    with Progress(100) as progress:
+        with progress.compiling("the training step"):
+            before = capsys.readouterr().out if not terminal else ""
+        progress.print("a word")
+    out = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", before + capsys.readouterr().out)
+    assert "compiling the training step" in (out if terminal else before)
+    assert re.search(r"compiled the training step in \d+\.\d s\s", out)
