@@ -249,8 +249,9 @@ def test_wrong_folders_are_explained(tmp_path):
 
 @pytest.mark.parametrize("bound", ["9" * 400, "9" * 400 + "%", "9" * 5000, "٣", "1_0"])
 def test_no_split_has_so_many_digits(bound):
-    with pytest.raises(DataError, match=r"^split 'train\[:.{,80} is not understood"):
-        classification_source("mnist", None, f"train[:{bound}]")
+    for split in (f"train[:{bound}]", f"train[-{bound}:]"):
+        with pytest.raises(DataError, match=r"^split 'train\[.{,80} is not understood"):
+            classification_source("mnist", None, split)
     with pytest.raises(DataError, match="is not understood"):
         classification_source("mnist", None, "tr\0ain")
 
