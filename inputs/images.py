@@ -6,6 +6,7 @@ import functools
 import io
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -70,7 +71,8 @@ def _jpeg(encoded: bytes, factor: int = 1) -> np.ndarray | None:
     None is for all that Pillow has to see: other files, rare colours, and what is damaged.
     """
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+        header: Any = simplejpeg.decode_jpeg_header(encoded)
+        height, width, colors, _ = header
         if colors not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
         least = -(-height // factor), -(-width // factor)
