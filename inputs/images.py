@@ -7,7 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import simplejpeg
@@ -67,7 +67,8 @@ def _jpeg(encoded: bytes, factor: int = 1) -> np.ndarray | None:
     None is for all that Pillow has to see: other files, rare colours, and what is damaged.
     """
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+        header: Any = simplejpeg.decode_jpeg_header(encoded)
+        height, width, colors, _ = header
         if colors not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
             return None
         least = -(-height // factor), -(-width // factor)

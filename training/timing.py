@@ -16,7 +16,7 @@ class Times(NamedTuple):
       devices: seconds in which it waited for the devices to finish a step.
     """
 
-    steps: int = 0
+    steps: float = 0
     seconds: float = 0.0
     data: float = 0.0
     devices: float = 0.0
