@@ -1,6 +1,6 @@
 """Broken files of weights, `.npz` and `.safetensors`."""
 
-import random  # noqa: I001, where there are no weights, they are taken for another package
+import random
 import struct
 from pathlib import Path
 
