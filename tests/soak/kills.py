@@ -167,7 +167,7 @@ def soak(job: Job, folder: pathlib.Path, kills: int, seed: int) -> Iterator:
             failure = f"{workdir} differs from {whole} in {', '.join(found)}" if found else None
         except AssertionError as error:
             failure = f"{workdir}: {error}"
-        for moment in hit or ["none"]:
+        for moment in hit or (["no moment"] if failure else []):
             yield moment, failure
         if failure is None:
             shutil.rmtree(workdir)
