@@ -247,6 +247,7 @@ BROKEN = {
         "1000000000000 classes, expected 1 to",
     ),
     "labels": (changed("label.labels.txt", "bee", ""), "labels.txt holds 2 names, expected 3"),
+    "extra": (changed("label.labels.txt", "bee", "bee\nfly"), "holds 4 names, expected 3"),
     "twice": (changed("label.labels.txt", "bee", "ant"), "expected 3 different ones"),
     "NUL": (changed("label.labels.txt", "bee", "b\0"), "different ones that can be printed"),
 }
