@@ -1,5 +1,9 @@
 """`config.drop` as a model's `Drop`."""
 
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
 from models.drop import Drop
 
 
@@ -9,10 +13,12 @@ def make_drop(drop) -> Drop:
     Raises:
       ValueError: a field out of range.
     """
-    block_size = drop.block_size
+    block_size, places = drop.block_size, drop.places
+    if not isinstance(places, Mapping | ConfigDict):
+        raise ValueError(f"drop.places must give a factor for each place, got {places!r}")
     return Drop(
         kind=drop.kind,
-        places={name.replace("/", "."): factor for name, factor in drop.places.items()},
+        places={name.replace("/", "."): factor for name, factor in places.items()},
         block_size=tuple(block_size) if isinstance(block_size, list) else block_size,
         sites=tuple(drop.sites),
         shared_mask=drop.shared_mask,

@@ -7,15 +7,9 @@ from fuzz.cases import FAILED, READ, REFUSED, Case, Wrong, judge
 from fuzz.forms import FORMS, make
 from inputs.images import DataError
 
-# What a run's own files may be is not held to everywhere yet.
-AWAITED = pytest.mark.xfail(reason="readers of a run's own files", strict=False)
-RUNS = ("config.json", "metrics.jsonl", "checkpoint")
-
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's
-@pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=[AWAITED] * (form in RUNS)) for form in FORMS]
-)
+@pytest.mark.parametrize("form", FORMS)
 def test_broken_inputs_are_refused_skipped_or_read_properly(form, tmp_path):
     for number in range(max(2, FORMS[form][1] // 25)):
         folder = tmp_path / str(number)

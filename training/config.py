@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     def guarded(argv):
         codes = {Diverged: EXIT_DIVERGED, WriteError: EXIT_NOT_WRITTEN}
         try:
-            with _exits(codes | dict.fromkeys(bad_input, EXIT_BAD_INPUT)), _fields_are_there():
+            with _exits(codes | dict.fromkeys(bad_input, EXIT_BAD_INPUT)), fields_are_there():
                 code = main(argv)
         except SystemExit as ended:
             leave(ended.code, ended.__cause__ or ended, _sentence(ended.__cause__ or ended))
@@ -122,7 +123,7 @@ def _exits(codes: dict[type[Exception], int]):
 
 
 @contextlib.contextmanager
-def _fields_are_there():
+def fields_are_there():
     """Within it, a field that a config lacks is an error of the config, or of its file."""
     try:
         yield
@@ -143,9 +144,15 @@ def _missing_field(error: BaseException) -> str | None:
             return f"config.{old} is called config.{new} now"
     if meant := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
         return f"there is no config field {meant[2]!r} here: did you mean {meant[1]!r}?"
-    if isinstance(error, AttributeError) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):
+    if _is_of_config(error) and (unlike := re.fullmatch(r"\"?'(\w+)'\"?", text)):
         return f"there is no config field {unlike[1]!r} here"
     return None
+
+
+def _is_of_config(error: BaseException) -> bool:
+    """Whether it was raised within ml_collections."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "ml_collections" in pathlib.PurePath(frames[-1].filename).parts
 
 
 def _sentence(error: BaseException) -> str:

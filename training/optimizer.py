@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dropblock import checks
@@ -30,6 +31,9 @@ def learning_rate_schedule(schedule, *, batch_size: int, steps_per_epoch: int, t
     """
     if schedule.kind not in KINDS:
         raise ValueError(f"schedule.kind must be one of {KINDS}, got {schedule.kind!r}")
+    for name in set(schedule) - {"kind"}:
+        if not np.isfinite(np.asarray(schedule[name], np.float64)).all():
+            raise ValueError(f"schedule.{name} must be finite, got {schedule[name]}")
     positive = ["reference_batch"]
     if schedule.kind == "step":
         positive += ["factor"]

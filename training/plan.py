@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -292,6 +293,8 @@ def lengths(config: Any, num_examples: int) -> tuple[int, int]:
     """
     if config.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {config.batch_size}")
+    if config.epochs is not None and not math.isfinite(config.epochs):
+        raise ConfigError(f"epochs must be a finite number, got {config.epochs}")
     if (config.epochs is None) == (config.steps is None):
         raise ConfigError(
             f"give either epochs or steps, got epochs={config.epochs} and steps={config.steps}"

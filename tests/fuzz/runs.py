@@ -37,7 +37,8 @@ def config(rng: random.Random, folder: Path) -> Case:
         if _plain(found.to_dict()) != _plain(json.loads(data)):
             raise Wrong("the config has other fields than the file")
         try:
-            make_plan(found, make_task, jax.devices()[:1], train=False, evaluate=False)
+            with config_lib.fields_are_there():  # as within every command
+                make_plan(found, make_task, jax.devices()[:1], train=False, evaluate=False)
         except ConfigError as error:
             # What a field may be is said by its name: the file is that of --workdir.
             raise ConfigError(f"{path}: {error}") from error

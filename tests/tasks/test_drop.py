@@ -31,3 +31,11 @@ def test_a_drop_is_as_the_config_says(fields, attribute, expected):
     drop = make_drop(config)
     assert drop.kind == "dropblock" and getattr(drop, attribute) == expected
     assert hash(drop) == hash(make_drop(config))
+
+
+def test_places_have_factors():
+    config = defaults.get_config().drop
+    with config.unlocked(), config.ignore_type():
+        config.places = "group4"
+    with pytest.raises(ValueError, match="drop.places must give a factor .*got 'group4'"):
+        make_drop(config)

@@ -1,5 +1,7 @@
 """Learning rates and updates against hand-computed values."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,8 @@ def test_a_run_shorter_than_its_warm_up_is_allowed():
         ({"warmup_start": 1.5}, "schedule.warmup_start.*1.5"),
         ({"reference_batch": 0}, "schedule.reference_batch.*0"),
         ({"learning_rate": -0.1}, "schedule.learning_rate.*-0.1"),
+        ({"warmup_epochs": math.inf}, "schedule.warmup_epochs must be finite, got inf"),
+        ({"boundaries": (30.0, math.nan)}, "schedule.boundaries must be finite"),
     ],
 )
 def test_wrong_fields_are_refused(fields, message):
