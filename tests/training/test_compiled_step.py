@@ -135,7 +135,7 @@ def test_what_a_compiler_refuses_does_not_fit(plan, message):
     assert str(raised.value) == (
         "the training step does not fit: it takes at least 19.33 GiB of a device's 15.75, 3.58 too "
         "much (0.00 is the state); what helps: --config.dtype=bfloat16, --config.accumulate=2, a "
-        "smaller --config.batch_size, more devices"
+        "smaller --config.batch_size, more devices, --config.shard_state"
     )
 
 
@@ -155,7 +155,7 @@ def remedies(plan, *, large_state=False, **fields):
 
 
 def test_fields_that_help_are_those_that_are_left(plan):
-    always = ["a smaller --config.batch_size", "more devices"]
+    always = ["a smaller --config.batch_size", "more devices", "--config.shard_state"]
     bfloat16 = {"dtype": "bfloat16"}
     assert remedies(plan, **bfloat16, batch_size=2) == always  # an image on each device
     # Micro-batches that the two devices can share: of 12 images 2, then 3, then 6.
