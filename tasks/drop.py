@@ -1,6 +1,7 @@
 """`config.drop` as a model's `Drop`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -13,7 +14,8 @@ def make_drop(drop) -> Drop:
     Raises:
       ValueError: a field out of range.
     """
-    block_size, places = drop.block_size, drop.places
+    block_size = drop.block_size
+    places: Any = drop.places
     if not isinstance(places, Mapping | ConfigDict):
         raise ValueError(f"drop.places must give a factor for each place, got {places!r}")
     return Drop(
