@@ -1,10 +1,5 @@
 """`config.drop` as a model's `Drop`."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from models.drop import Drop
 
 
@@ -15,12 +10,11 @@ def make_drop(drop) -> Drop:
       ValueError: a field out of range.
     """
     block_size = drop.block_size
-    places: Any = drop.places
-    if not isinstance(places, Mapping | ConfigDict):
-        raise ValueError(f"drop.places must give a factor for each place, got {places!r}")
+    if not hasattr(drop.places, "items"):
+        raise ValueError(f"drop.places must give a factor for each place, got {drop.places!r}")
     return Drop(
         kind=drop.kind,
-        places={name.replace("/", "."): factor for name, factor in places.items()},
+        places={name.replace("/", "."): factor for name, factor in drop.places.items()},
         block_size=tuple(block_size) if isinstance(block_size, list) else block_size,
         sites=tuple(drop.sites),
         shared_mask=drop.shared_mask,
