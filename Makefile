@@ -26,7 +26,7 @@ mutants: .venv/.installed
 soak: .venv/.installed
 	PYTHONPATH=.:tests $(BIN)/python -m soak $(ARGS)
 
-# A quarter of an hour; see tests/fuzz/__main__.py for ARGS="--form 'coco json' --count 1000".
+# Two minutes; see tests/fuzz/__main__.py for ARGS="--form 'coco json' --count 1000".
 fuzz: .venv/.installed
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
 

@@ -1,6 +1,6 @@
 """Reads thousands of broken inputs, and counts what becomes of them.
 
-    make fuzz                                        # all, in about a quarter of an hour
+    make fuzz                                        # all, in about two minutes
     make fuzz ARGS="--form 'coco json' --count 1000"
     make fuzz ARGS="--form image --first 17 --count 1"   # one again
 
