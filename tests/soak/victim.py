@@ -21,7 +21,7 @@ PLACES = {
     "in an evaluation": ("inputs.pipeline:eval_batches", 0.5),
     "between metrics and checkpoint": ("training.logging:MetricsLog.flush", 0.0),
     "as a save begins": ("training.checkpoints:Checkpoints.save", 0.0),
-    "in a save": ("orbax.checkpoint.v1:save_async", 0.1),
+    "in a save": ("orbax.checkpoint:v1.save_async", 0.1),
     "before a manifest": ("training.manifest:seal", 0.0),
     "writing a file": ("training.files:write", 0.001),
     "adding a score": ("training.manifest:add_metrics", 0.001),
