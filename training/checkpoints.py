@@ -1,9 +1,12 @@
 """Checkpoints that are whole or not there: Orbax, and a manifest of sha256 sums beside it."""
 
 import concurrent.futures
+import functools
 import math
 import pathlib
 import re
+import sys
+import warnings
 from typing import Any
 
 import jax
@@ -198,6 +201,7 @@ class Checkpoints:
             return
         with writing(self._folder(step)):
             # What is no checkpoint makes way: a damaged one, or an interrupted save.
+            _hush_late_writes()
             response = ocp.save_async(self._folder(step), state, overwrite=True)
         # Completed behind the run's back: a kill must not cost a checkpoint that is on the disk.
         self._pending = self._worker.submit(
@@ -287,3 +291,20 @@ class Checkpoints:
 
 def _is_step(path: epath.Path) -> bool:
     return re.fullmatch("0|[1-9][0-9]*", path.name) is not None and path.is_dir()
+
+
+@functools.cache
+def _hush_late_writes():
+    """Drops the stack traces of a failed save's other writes, which TensorStore's threads print.
+
+    Each of them finds the event loop closed that Orbax waited in; the failure itself is raised.
+    """
+    show = sys.unraisablehook
+
+    def hook(unraisable):
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            show(unraisable)
+
+    sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -2,8 +2,10 @@
 
 import logging
 import math
+import sys
 import time
 import types
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -285,3 +287,14 @@ def test_a_bucket_whose_package_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(type(checkpoints_lib.epath.Path("gs://bucket/run")), "exists", fail)
     with pytest.raises(ConfigError, match="gs://bucket/run cannot be reached: .* gcsfs"):
         open_at("gs://bucket/run")
+
+
+def test_the_other_writes_of_a_failed_save_are_hushed_and_nothing_else(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(warnings, "filterwarnings", lambda *_: None)
+    checkpoints_lib._hush_late_writes.__wrapped__()
+    errors = [RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("x")]
+    for error in errors:
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert [found.exc_value for found in shown] == errors[1:]
