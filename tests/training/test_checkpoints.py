@@ -6,6 +6,7 @@ import sys
 import time
 import types
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -296,5 +297,6 @@ def test_the_other_writes_of_a_failed_save_are_hushed_and_nothing_else(monkeypat
     checkpoints_lib._hush_late_writes.__wrapped__()
     errors = [RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("x")]
     for error in errors:
-        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+        unraisable: Any = types.SimpleNamespace(exc_value=error)
+        sys.unraisablehook(unraisable)
     assert [found.exc_value for found in shown] == errors[1:]
