@@ -157,8 +157,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         began -= log.records[-1]["time/seconds"] if log.records else 0.0
         # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
         # so is that of a finished run whose checkpoints are left, but not its line in the log.)
-        lost = first == total_steps and multihost.as_process_0_sees_it(
-            not log.evaluated(first, task.best_metric)
+        lost = first == total_steps and multihost.from_process_0(
+            lambda: not log.evaluated(first, task.best_metric)
         )
         evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
         evaluate = make_evaluate(plan, compiling=progress.compiling)

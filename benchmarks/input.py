@@ -33,6 +33,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from benchmarks.timing import cpu_seconds_of
 from inputs.memory import keep_freed
 from inputs.pipeline import train_batches
 from inputs.sources import classification_source
@@ -147,11 +148,8 @@ CONTENDERS: dict[str, tuple[Callable[..., Iterator], dict[str, bool], str]] = {
 
 def cpu_seconds() -> float:
     """Of this process and its children, ended or not, since they began."""
-    ticks = sum(os.times()[:4])
-    for child in multiprocessing.active_children():
-        fields = pathlib.Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return ticks
+    children = multiprocessing.active_children()
+    return sum(os.times()[:4]) + sum(cpu_seconds_of(one.pid) for one in children if one.pid)
 
 
 def measure(batches: Iterator) -> dict[str, float]:

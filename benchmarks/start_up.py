@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from benchmarks.timing import cpu_seconds_of
+
 
 def start(config: str, workdir: pathlib.Path) -> tuple[float, float]:
     """Trains until the first step is there; seconds of the clock and of the CPU until then."""
@@ -32,11 +34,11 @@ def start(config: str, workdir: pathlib.Path) -> tuple[float, float]:
         assert process.stdout is not None and process.stderr is not None
         found = next((line for line in process.stdout if line.startswith("step 1/")), None)
         seconds = time.monotonic() - began
-        fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        used = cpu_seconds_of(process.pid)
         process.kill()
         if found is None:
             sys.exit(f"no first step was seen:\n{process.stderr.read()}")
-    return seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds, used
 
 
 def main():

@@ -42,7 +42,7 @@ def prepare(config):
         for name, array in plan.abstract_batch.items()
     }
     batch, key, state = plan.put_batch(batch), plan.key, plan.create()
-    step = plan.lower_train_step().compile()
+    step = plan.compiled_train_step
     peak = peak_bytes(step)
     held = [state]
 

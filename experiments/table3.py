@@ -11,6 +11,7 @@ Other data sets have the row `finetune` with --init_from alone, and as long as t
 
 import sys
 
+from experiments import finetune
 from experiments.runner import Row, Run, make_runs, parse, parser, run_all
 from experiments.tables import write_table
 
@@ -23,26 +24,16 @@ PAPER = {
     "block5": (38.4, 56.4, 41.2),
     "block7": (38.2, 56.0, 40.9),
 }
-NOTES = {"finetune": "from ImageNet weights, 28 epochs to the others' 150"}
+NOTE = "from ImageNet weights, 28 epochs to the others' 150"
 
 
 def make_rows(coco: bool, init_from: str | None = None) -> list[Row]:
-    """The rows in the paper's order, with its numbers if the data is COCO.
-
-    `init_from` is what `finetune` starts from.
-    """
-    rows = []
-    for name, numbers in PAPER.items():
-        fields = {"init_from": init_from} if name == "finetune" and init_from else {}
-        if coco:
-            without_spread = [(number, None) for number in numbers]
-            paper: dict = dict(zip(METRICS, without_spread, strict=True))
-            rows.append(Row(name, name, fields, paper, NOTES.get(name, "")))
-        elif name != "finetune":
-            rows.append(Row(name, name))
-        elif fields:
-            rows.append(Row(name, "scratch", fields))
-    return rows
+    """The rows in the paper's order, with its numbers if the data is COCO; see `finetune`."""
+    papers = {
+        name: {metric: (number, None) for metric, number in zip(METRICS, numbers, strict=True)}
+        for name, numbers in PAPER.items()
+    }
+    return finetune.make_rows(papers, NOTE, papers_data=coco, init_from=init_from)
 
 
 def metrics_of(runs: list[Run]) -> tuple[str, ...]:
@@ -55,9 +46,7 @@ def metrics_of(runs: list[Run]) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/table3", model="retinanet")
     options.set_defaults(dataset="coco")
-    options.add_argument(
-        "--init_from", metavar="WEIGHTS", help="what the row finetune starts from: docs/weights.md"
-    )
+    finetune.add_option(options)
     arguments = parse(options, argv)
     rows = make_rows(arguments.config.stem == "coco_retinanet", arguments.init_from)
     runs = make_runs(rows, arguments)

@@ -13,27 +13,21 @@ and as long as the others.
 
 import sys
 
+from experiments import finetune
 from experiments.runner import Row, make_runs, parse, parser, run_all
 from experiments.tables import write_table
 
 PAPER = {"finetune": 74.6, "scratch": 47.2, "block1": 51.0, "block4": 53.2, "block16": 53.4}
-NOTES = {"finetune": "from ImageNet weights, 45 epochs to the others' 500"}
+NOTE = "from ImageNet weights, 45 epochs to the others' 500"
 
 
 def make_rows(voc: bool, init_from: str | None = None) -> list[Row]:
     """The rows in the paper's order, with its numbers if the data is VOC's, then the backbone's.
 
-    `init_from` is what `finetune` starts from.
+    Of `init_from` see `finetune`.
     """
-    rows = []
-    for name, number in PAPER.items():
-        fields = {"init_from": init_from} if name == "finetune" and init_from else {}
-        if voc:
-            rows.append(Row(name, name, fields, {"mIoU": (number, None)}, NOTES.get(name, "")))
-        elif name != "finetune":
-            rows.append(Row(name, name))
-        elif fields:
-            rows.append(Row(name, "scratch", fields))
+    papers = {name: {"mIoU": (number, None)} for name, number in PAPER.items()}
+    rows = finetune.make_rows(papers, NOTE, papers_data=voc, init_from=init_from)
     return rows + [
         Row(f"backbone_block{block}", "backbone", {"drop.block_size": block})
         for block in (1, 4, 16)
@@ -43,9 +37,7 @@ def make_rows(voc: bool, init_from: str | None = None) -> list[Row]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/table4", model="fcn")
     options.set_defaults(dataset="voc")
-    options.add_argument(
-        "--init_from", metavar="WEIGHTS", help="what the row finetune starts from: docs/weights.md"
-    )
+    finetune.add_option(options)
     arguments = parse(options, argv)
     rows = make_rows(arguments.config.stem == "voc_fcn", arguments.init_from)
     runs = make_runs(rows, arguments)

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
-from inputs.reading import DataError, is_integer, is_name, shown
+from inputs.reading import DataError, is_int64, is_integer, is_name, shown
 from inputs.splits import check_classes, listed
 
 
@@ -223,10 +223,6 @@ def from_coco(
 _MAX = 2**31 - 1  # of pixels: int32 holds them
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and -(2**63) <= value < 2**63
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -236,7 +232,7 @@ def _is_box(value: Any) -> bool:
 
 
 # What the fields have to be: a check, and the words for it.
-_ID = (_is_id, "an integer of 64 bits")
+_ID = (is_int64, "an integer of 64 bits")
 _NAME = (is_name, "a name")
 _CLASS = (lambda value: type(value) is int or is_name(value), _NAME[1])
 _SIZE = (lambda value: value is None or is_integer(value, 0, _MAX), "a whole number of pixels")
@@ -245,7 +241,7 @@ _FIELDS = {
     "annotations": {
         "image_id": _ID,
         # A class of VOC that is not in the list keeps its name.
-        "category_id": (lambda value: _is_id(value) or isinstance(value, str), _ID[1]),
+        "category_id": (lambda value: is_int64(value) or isinstance(value, str), _ID[1]),
         "bbox": (_is_box, "four numbers: x, y, width, height"),
         "area": (
             lambda value: value is None or (_is_number(value) and 0 <= value <= 2.0**62),

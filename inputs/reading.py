@@ -13,7 +13,7 @@ import reprlib
 import stat
 import unicodedata
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 EXAMPLE_BYTES = 2**28  # of a file of one example: more than the pixels that are decoded
 METADATA_BYTES = 2**24  # of a file about one example or one set
@@ -114,9 +114,14 @@ def integer(value: Any) -> int:
     """
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
         return int(value)
-    if type(value) is not int or not -(2**63) <= value < 2**63:
+    if not is_int64(value):
         raise ValueError(f"{shown(value)} is no integer")
     return value
+
+
+def is_int64(value: Any) -> TypeGuard[int]:
+    """Whether a value of a JSON is an integer of at most 64 bits."""
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def is_integer(value: Any, least: int, most: int) -> bool:
@@ -154,6 +159,11 @@ def inside(folder: str, name: str, what: str) -> str:
 def shown(value: Any) -> str:
     """A value as a message has it: short, however long or deep it is."""
     return _short.repr(value)
+
+
+def shortened(text: str) -> str:
+    """As much of a text as a list or a picture has room for."""
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 _short = reprlib.Repr()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from inputs.reading import DataError, shown
+from inputs.reading import DataError, shortened, shown
 
 
 def parse_split(split: str) -> tuple[str, tuple[str, str]]:
@@ -51,6 +51,6 @@ def check_classes(
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
     """The first names, and how many there are when that is not all; none at full length."""
-    names = [name if len(name) <= 300 else f"{name[:299]}…" for name in names]
+    names = [shortened(name) for name in names]
     more = f", ... ({len(names)} in all)" if len(names) > limit else ""
     return (", ".join(names[:limit]) + more) or "none"

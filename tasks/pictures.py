@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inputs.joint_transforms import IGNORE
+from inputs.reading import shortened
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -33,7 +34,8 @@ def show(axis, image: np.ndarray):
 
 def set_title(axis, text: str, **style):
     """Writes a title that has names of classes, whatever they are."""
-    axis.set_title(_short(text), parse_math=False, **style)
+    # To draw 100,000 letters takes matplotlib half a minute.
+    axis.set_title(shortened(text), parse_math=False, **style)
 
 
 def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]):
@@ -55,7 +57,7 @@ def draw_boxes(axis, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]
         )
         axis.text(
             *corner,
-            _short(text),
+            shortened(text),
             parse_math=False,
             fontsize=6,
             color="white",
@@ -78,7 +80,7 @@ def add_legend(
 
     names = {IGNORE: "ignored"} | dict(enumerate(class_names))
     patches = [
-        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=_short(names[value]))
+        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=shortened(names[value]))
         for value in sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
     ]
     legend = figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)
@@ -86,11 +88,6 @@ def add_legend(
         text.set_parse_math(False)
     lines = -(-len(patches) // 6)
     figure.subplots_adjust(bottom=0.25 * (lines + 1) / figure.get_figheight())
-
-
-def _short(text: str) -> str:
-    """As much of a text as fits: to draw 100,000 letters takes matplotlib half a minute."""
-    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def _colors(values) -> np.ndarray:

@@ -15,6 +15,15 @@ from orbax.checkpoint import v1 as ocp
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny.py"
+# Of a folder of colour images, whose place is said besides.
+ON_FOLDER = [
+    "--config.data.name=image_folder",
+    "--config.data.train_split=train",
+    "--config.data.eval_split=val",
+    "--config.data.channels=3",
+    "--config.data.mean=(0.5,0.5,0.5)",
+    "--config.data.std=(0.25,0.25,0.25)",
+]
 
 
 def start(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from photos import photo
 from processes import (
+    ON_FOLDER,
     addresses,
     after_step,
     finish_hosts,
@@ -247,12 +248,7 @@ def test_what_one_host_cannot_read_ends_all(broken, tmp_path):
         path.write_bytes(b"no image")
     arguments = [
         f"--config.data.dir={tmp_path}/hostINDEX",
-        "--config.data.name=image_folder",
-        "--config.data.train_split=train",
-        "--config.data.eval_split=val",
-        "--config.data.channels=3",
-        "--config.data.mean=(0.5,0.5,0.5)",
-        "--config.data.std=(0.25,0.25,0.25)",
+        *ON_FOLDER,
         "--config.data.num_threads=0",
     ]
     began = time.monotonic()

@@ -15,7 +15,7 @@ from PIL import Image
 
 import tiny
 import train
-from processes import arrays, finish, once, records, run, start, state, untimed
+from processes import ON_FOLDER, arrays, finish, once, records, run, start, state, untimed
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 
@@ -243,12 +243,7 @@ def on_folder(folder, on_error):
     return [
         f"--config.data.dir={folder}",
         f"--config.data.on_error={on_error}",
-        "--config.data.name=image_folder",
-        "--config.data.train_split=train",
-        "--config.data.eval_split=val",
-        "--config.data.channels=3",
-        "--config.data.mean=(0.5,0.5,0.5)",
-        "--config.data.std=(0.25,0.25,0.25)",
+        *ON_FOLDER,
     ]
 
 

@@ -125,13 +125,11 @@ def leave(code: int, error: BaseException | None, sentence: str):
         _peers.leave(code, error, sentence)
 
 
-def as_process_0_sees_it(found: bool) -> bool:
-    """Process 0's answer, on all: only it has the run's files. To be asked by all at one point."""
-    return bool(multihost_utils.broadcast_one_to_all(found)) if jax.process_count() > 1 else found
-
-
 def from_process_0(make: Callable[[], Any]) -> Any:
-    """What process 0 makes, on all, as JSON has it. To be asked by all at one point."""
+    """What process 0 makes, which has the run's files, on all, as JSON has it.
+
+    To be asked by all at one point.
+    """
     if jax.process_count() == 1:
         return make()
     client: Any = distributed.global_state.client

@@ -12,6 +12,7 @@ import tiny
 import tiny_detection
 import tiny_segmentation
 from configs import imagenet_resnet50
+from stepping import run
 from tasks import make_task
 from training import config as config_lib
 from training import dry_run, init_from, sharding
@@ -82,17 +83,6 @@ def plan_of(task="classification", devices=8, shard=True, **fields):
     return make_plan(config, make_task, jax.devices()[:devices])
 
 
-def run(plan, steps):
-    """The state after some steps, and the metrics of each."""
-    state, metrics = plan.create(), []
-    batches = plan.task.train_batches(start_step=0, rows=slice(None))
-    for _, batch in zip(range(steps), batches, strict=False):
-        batch.pop("skipped")
-        state, new = plan.train_step(state, plan.put_batch(batch), plan.key)
-        metrics.append(jax.device_get(new))
-    return state, metrics
-
-
 @functools.cache
 def trained(shard):
     return run(plan_of(shard=shard), 4)
@@ -154,7 +144,7 @@ def test_a_step_of_every_task_is_the_same(task, fields):
 
 
 def test_the_state_stays_in_its_place():
-    memory = plan_of().lower_train_step().compile().memory_analysis()
+    memory = plan_of().compiled_train_step.memory_analysis()
     _, held = bytes_of(plan_of().abstract_state)
     assert memory is not None
     assert memory.alias_size_in_bytes == held

@@ -11,6 +11,7 @@ import pytest
 
 from configs import mnist_resnet
 from models.drop import Drop, MapShape, Site, SiteReport
+from stepping import run
 from tasks import make_task
 from training import sharding
 from training import state as state_lib
@@ -47,17 +48,6 @@ def first_batch(plan, step=0):
     batch = next(iter(plan.task.train_batches(start_step=step, rows=slice(None))))
     batch.pop("skipped")
     return batch
-
-
-def run(plan, steps):
-    """The state and the metrics after each of some steps."""
-    state, metrics = plan.create(), []
-    batches = plan.task.train_batches(start_step=0, rows=slice(None))
-    for _, batch in zip(range(steps), batches, strict=False):
-        batch.pop("skipped")
-        state, new = plan.train_step(state, plan.put_batch(batch), plan.key)
-        metrics.append(jax.device_get(new))
-    return state, metrics
 
 
 @pytest.fixture(scope="module")
