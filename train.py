@@ -127,8 +127,9 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
     multihost.hold_config_to_process_0(config)
     hold_to_config = lead and not allow_config_change
     # A run that has logged or saved nothing yet has nothing to lose by another config.
+    changed = []
     if hold_to_config and (workdir / "metrics.jsonl").exists():
-        config_lib.check_same(workdir, config)
+        changed = config_lib.check_same(workdir, config)
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(log_lib.Progress(total_steps))
@@ -141,7 +142,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         )
         multihost.check_shared(checkpoints.directory)
         if hold_to_config and checkpoints.steps:
-            config_lib.check_same(checkpoints.directory, config)
+            changed = config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state)
         if state is None:
             state = _new_state(plan)
@@ -153,6 +154,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         progress.begin(first)
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
+            if changed:
+                progress.print(f"with another setting: {'; '.join(changed)}")
         # Of the whole run: what was before the last line counts, what a kill undid does not.
         began -= log.records[-1]["time/seconds"] if log.records else 0.0
         # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
