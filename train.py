@@ -19,7 +19,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from inputs import memory
+from inputs import bad, memory
+from inputs.found import as_json
 from inputs.images import DataError
 from tasks import make_task
 from training import compilation, hardware, init_from, multihost, plots, telemetry
@@ -121,8 +122,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
     init_from.settle(config)
-    plan = make_plan(config, make_task, jax.devices())
+    with bad.listed_in(workdir / bad.FILE):
+        plan = make_plan(config, make_task, jax.devices())
     task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
+    if lead:
+        warnings = [f"warning: {said}" for said in plan.quiet_settings]
+        print(task.data_found, *warnings, sep="\n", flush=True)
     config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
     multihost.hold_config_to_process_0(config)
     hold_to_config = lead and not allow_config_change
@@ -149,6 +154,10 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         if lead:  # not before the restore: it may find that the config is of another model
             for folder in (workdir, checkpoints.directory):
                 write(folder / "config.json", config_lib.to_json(config))
+            write(
+                workdir / "data.json", json.dumps(as_json(task.found, task.class_names), indent=1)
+            )
+            task.skipped.keep_in(workdir / bad.FILE)
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
         progress.begin(first)
@@ -239,6 +248,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
 
         if first < total_steps:
             progress.print(timing.verdict())
+            if task.skipped.total:
+                progress.print(task.skipped.total)
         checkpoints.finish()
     if lead:
         _finish(log.records, workdir, task.best_metric, stands=first == total_steps and evaluated)

@@ -174,7 +174,8 @@ def _sentence(error: BaseException) -> str:
     if missing := _missing_field(error):
         return missing
     text = str(error)
-    text = "; ".join([text, *getattr(error, "__notes__", ())])
+    if notes := getattr(error, "__notes__", ()):
+        text = "; ".join([text.removesuffix("."), *notes])
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
     if "Traceback" in text or "earlier failure" in text:
         # ml_collections puts a whole stack trace into the text; the last line is what it means.
