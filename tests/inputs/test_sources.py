@@ -199,9 +199,7 @@ def test_what_is_not_taken_is_said(tmp_path):
     assert Cached(source).found == source.found
     for path in (tmp_path / "train" / "cat").glob("*.jpg"):
         path.unlink()
-    with pytest.raises(
-        DataError, match=r"cat holds no images: add .*; there are cat.0\.tif, "
-    ):
+    with pytest.raises(DataError, match=r"cat holds no images: add .*; there are cat.0\.tif, "):
         classification_source("image_folder", str(tmp_path), "train")
 
 
