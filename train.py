@@ -158,6 +158,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
                 workdir / "data.json", json.dumps(as_json(task.found, task.class_names), indent=1)
             )
             task.skipped.keep_in(workdir / bad.FILE)
+            if task.skipped.total:
+                progress.print(task.skipped.total)
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
         progress.begin(first)

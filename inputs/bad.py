@@ -25,7 +25,13 @@ class BadList(DataError):
 
 
 def refuse_or_warn(
-    bad: Mapping[int, str], count: int, what: str, on_error: str, *, cannot="cannot be used"
+    bad: Mapping[int, str],
+    count: int,
+    what: str,
+    on_error: str,
+    *,
+    root: str,
+    cannot: str = "cannot be used",
 ) -> None:
     """Raises or warns of what is wrong with some of `count` examples, if anything is.
 
@@ -34,6 +40,7 @@ def refuse_or_warn(
       count: of all.
       what: names them in the message.
       on_error: "raise", or "skip" to warn, unless none is left.
+      root: a folder that the message has once, in `what`, and not in each sentence.
       cannot: what is wrong with them all.
 
     Raises:
@@ -42,10 +49,13 @@ def refuse_or_warn(
     if not bad:
         return
     sentences = [sentence.removesuffix(".") for sentence in bad.values()]
-    message = f"{len(bad)} of {count} {what} {cannot}: {listed(sentences, NAMED)}."
-    if on_error == "raise" or len(bad) == count:
-        raise BadList(message, sentences)
-    logging.warning("Skipped: %s", message)
+    short = [sentence.replace(os.path.join(root, ""), "") for sentence in sentences]
+    message = f"{len(bad)} of {count} {what} {cannot}: {listed(short, NAMED)}"
+    if len(bad) == count:
+        raise BadList(f"{message}.", sentences)
+    if on_error == "raise":
+        raise BadList(f"{message}; --config.data.on_error skip goes on without them.", sentences)
+    logging.warning("Skipped: %s.", message)
 
 
 class Skipped:

@@ -177,7 +177,7 @@ def _coco_json(
     ]
     check_files(paths, f"images of {path} (config.data.images names their folder)")
     bad = _fill_in_sizes(entries[span], paths)
-    refuse_or_warn(bad, len(paths), f"images of {path}", on_error)
+    refuse_or_warn(bad, len(paths), f"images of {path}", on_error, root=root)
     if bad:
         boxes = coco_entries(coco, "annotations", path)
         coco = coco | {"annotations": _without(boxes, entries[span], bad)}
@@ -216,9 +216,10 @@ def _voc_xml(
             bad[index] = f"{file} ({error})"
         images.append({"id": id, "file_name": os.path.basename(path)} | size)
         objects += [{"image_id": id} | thing for thing in found]
-    refuse_or_warn(bad, len(files), "files", on_error, cannot="are no VOC annotations")
+    what, cannot = f"files of {root} {split}", "are no VOC annotations"
+    refuse_or_warn(bad, len(files), what, on_error, root=root, cannot=cannot)
     unread = _fill_in_sizes(images, paths)
-    refuse_or_warn(unread, len(paths), f"images of {root} {split}", on_error)
+    refuse_or_warn(unread, len(paths), f"images of {root} {split}", on_error, root=root)
     if class_names is None:
         class_names = sorted({thing["category_id"] for thing in objects})
     ids = {name: id for id, name in enumerate(class_names, 1)}
@@ -275,7 +276,7 @@ def _yolo(
         for label, box in found:
             pixels = (np.array(box) * sides).tolist()
             objects.append({"image_id": image["id"], "category_id": label + 1, "bbox": pixels})
-    refuse_or_warn(bad, len(paths), f"examples of {root} {split}", on_error)
+    refuse_or_warn(bad, len(paths), f"examples of {root} {split}", on_error, root=root)
     found = _annotations(images, objects, names, f"{root} {split}")
     return _Files(paths, found, channels, bad)
 

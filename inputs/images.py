@@ -119,7 +119,7 @@ def decode_mask(encoded: bytes, name: str, *, colours: bool = False) -> np.ndarr
     """Decodes a mask of class indices, gray or palette, to integers or bool `[height, width]`.
 
     A palette's colours are for the eye: its indices are the classes. With `colours` they are what
-    counts, as of any colour image: uint32 `red << 16 | green << 8 | blue`.
+    counts, as of any colour image: uint32 `red | green << 8 | blue << 16`.
 
     Raises:
       DataError: as `decode_image`; also where pixels are colours, from which nothing tells the
@@ -135,8 +135,8 @@ def decode_mask(encoded: bytes, name: str, *, colours: bool = False) -> np.ndarr
         _check_sums(image, encoded)
         if not colours:
             return np.array(image)
-        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.uint32), -1, 0)
-        return red << 16 | green << 8 | blue
+        pixels = np.array(image.convert("RGBA")).view("<u4")[..., 0]
+        return pixels & 0xFFFFFF
 
 
 def image_size(encoded: bytes | str, name: str) -> tuple[int, int]:

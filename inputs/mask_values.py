@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from inputs.bad import NAMED
 from inputs.files import read_lines
 from inputs.images import decode_mask
 from inputs.joint_transforms import IGNORE
@@ -24,7 +25,7 @@ class MaskValues:
 
     Attributes:
       class_names: of the classes.
-      pairs: (value, class index or `IGNORE`); a colour's value is `red << 16 | green << 8 | blue`.
+      pairs: (value, class index or `IGNORE`); a colour's value is `red | green << 8 | blue << 16`.
       colours: whether values are colours.
       named: whether a list names them.
     """
@@ -48,20 +49,30 @@ class MaskValues:
         if values.dtype == bool:
             values = values.astype(np.uint8)
         table = _table(self.pairs, self.colours)
-        if values.dtype in (np.uint8, np.uint16) or self.colours:
-            classes = table[values]
+        if values.dtype == np.uint8:  # of the most masks: sooner
+            of_value = np.bincount(values.reshape(-1), minlength=256)
+            counts = np.bincount(table[:256], of_value, minlength=_UNKNOWN + 1).astype(np.int64)
+            unknown = np.flatnonzero(of_value * (table[:256] == _UNKNOWN))
+            classes = values if self._plain else table[:256].astype(np.uint8)[values]
         else:
             within = (values >= 0) & (values < len(table))
             classes = np.where(within, table[np.where(within, values, 0)], _UNKNOWN)
-        counts = np.bincount(classes.reshape(-1), minlength=_UNKNOWN + 1)
-        if counts[_UNKNOWN]:
-            raise DataError(f"{name} {self._beyond(np.unique(values[classes == _UNKNOWN]))}.")
+            counts = np.bincount(classes.reshape(-1), minlength=_UNKNOWN + 1)
+            unknown = np.unique(values[classes == _UNKNOWN] if counts[_UNKNOWN] else values[:0])
+        if len(unknown):
+            raise DataError(f"{name} {self._beyond(unknown)}.")
         return classes.astype(np.uint8), counts[:_UNKNOWN]
+
+    @property
+    def _plain(self) -> bool:
+        """Whether each value is its class."""
+        return all(value == label for value, label in self.pairs)
 
     def _beyond(self, values: np.ndarray) -> str:
         names = listed(self.class_names)
         if self.colours:
-            found = listed((f"#{value:06x}" for value in values.tolist()), 5)
+            bytes_ = (value.to_bytes(3, "little").hex() for value in values.tolist())
+            found = listed((f"#{text}" for text in bytes_), NAMED)
             return f"has the colour {found}, which config.data.mask_values does not name"
         found, count = listed(map(str, values.tolist())), len(self.class_names)
         if self.named:
@@ -172,12 +183,13 @@ def _parse_line(line: str) -> tuple[int, str, bool] | None:
     for words_, back in ((words, False), (words[::-1], True)):
         run = next((i for i, w in enumerate(words_) if not _is_byte(w)), len(words_))
         if words_ and re.fullmatch(r"#[0-9a-fA-F]{6}", words_[0]):
-            value, used, colour = int(words_[0][1:], 16), 1, True
+            rgb, used, colour = bytes.fromhex(words_[0][1:]), 1, True
+            value = int.from_bytes(rgb, "little")
         elif run >= 3 and len(words_) > 3:
             rgb = [int(word) for word in words_[:3]][:: -1 if back else 1]
             if max(rgb) > 255:
                 return None
-            value, used, colour = rgb[0] << 16 | rgb[1] << 8 | rgb[2], 3, True
+            value, used, colour = int.from_bytes(bytes(rgb), "little"), 3, True
         elif run >= 1:
             value, used, colour = int(words_[0]), 1, False
         else:

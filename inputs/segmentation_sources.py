@@ -94,7 +94,7 @@ def segmentation_source(
     lines = read_lines(os.path.join(root, names.format(split=split_name)))
     start, stop = slice_bounds(split, selector, len(lines))
     pairs = _find(root, lines[start:stop], images, masks, split)
-    return _checked(_Masks(pairs, values, channels), f"{root} {split}", on_error)
+    return _checked(_Masks(pairs, values, channels), root, split, on_error)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _read_mask(
     return mask, counts
 
 
-def _checked(source: _Masks, what: str, on_error: str) -> _Masks:
+def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
     """Reads all masks, counts their classes, and raises what is wrong with them."""
 
     def check(paths: tuple[str, str]) -> tuple[tuple[int, int], np.ndarray] | str:
@@ -167,15 +167,16 @@ def _checked(source: _Masks, what: str, on_error: str) -> _Masks:
         results = list(pool.map(check, source.paths))
     bad = {i: result for i, result in enumerate(results) if isinstance(result, str)}
     good = [result for result in results if not isinstance(result, str)]
-    refuse_or_warn(bad, len(results), f"examples of {what}", on_error)
+    refuse_or_warn(bad, len(results), f"examples of {root} {split}", on_error, root=root)
     pixels = np.array([counts for _, counts in good])
-    values = pixels.any(0)
+    values = np.any(pixels, axis=0)
     names = source.class_names
     if values[IGNORE] and not values[1:IGNORE].any() and not source.values.named:
         classes = names if len(names) > 1 else ("background", *names)
         raise DataError(
-            f"the masks of {what} hold no values but 0 and {IGNORE}, and {IGNORE} is the label to"
-            f' ignore: set config.data.mask_values to "0={classes[0]},{IGNORE}={classes[1]}".'
+            f"the masks of {root} {split} hold no values but 0 and {IGNORE}, and {IGNORE} is the"
+            " label to ignore: set config.data.mask_values to"
+            f' "0={classes[0]},{IGNORE}={classes[1]}".'
         )
     heights, widths = zip(*(size for size, _ in good), strict=True)
     found = Found(

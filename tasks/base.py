@@ -77,7 +77,8 @@ class Task(abc.ABC):
         self.missing = None
         self.found: dict[str, Found] = {}
         self.skipped = Skipped()
-        self.class_names = parse_class_names(data.class_names, data.dir)
+        names: Any = parse_class_names(data.class_names, data.dir)  # None until data is open
+        self.class_names = names
         try:
             self._open(train, evaluate)
         except DataError as error:

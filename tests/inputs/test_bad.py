@@ -16,26 +16,29 @@ BAD = {i: f"file-{i}.png is no image." for i in range(3, 11)}
 def test_a_long_list_is_short_in_the_message_and_whole_in_a_file(tmp_path):
     path = tmp_path / "run" / "bad_files.txt"
     with pytest.raises(DataError) as raised, listed_in(path):
-        refuse_or_warn(BAD, 20, "examples of x", "raise")
+        refuse_or_warn(
+            {i: f"/x/{sentence}" for i, sentence in BAD.items()}, 20, "of /x", "raise", root="/x"
+        )
     assert str(raised.value) == (
-        "8 of 20 examples of x cannot be used: file-3.png is no image, file-4.png is no image,"
-        " file-5.png is no image, file-6.png is no image, file-7.png is no image, ... (8 in all)."
+        "8 of 20 of /x cannot be used: file-3.png is no image, file-4.png is no image,"
+        " file-5.png is no image, file-6.png is no image, file-7.png is no image, ... (8 in all);"
+        " --config.data.on_error skip goes on without them."
     )
     assert raised.value.__notes__ == [f"all 8 are named in {path}"]
-    assert path.read_text() == "".join(f"file-{i}.png is no image\n" for i in range(3, 11))
+    assert path.read_text() == "".join(f"/x/file-{i}.png is no image\n" for i in range(3, 11))
 
 
 def test_the_list_is_found_through_the_error_of_the_config(tmp_path):
     path = tmp_path / "bad_files.txt"
     with pytest.raises(ConfigError), listed_in(path), arguments_are_config():
-        refuse_or_warn(BAD, 20, "examples", "raise")
+        refuse_or_warn(BAD, 20, "examples", "raise", root="/x")
     assert path.read_text().count("\n") == 8
 
 
 def test_a_short_list_and_other_errors_leave_no_file(tmp_path):
     path = tmp_path / "run" / "bad_files.txt"
     with pytest.raises(BadList) as raised, listed_in(path):
-        refuse_or_warn({1: "one."}, 20, "examples", "raise")
+        refuse_or_warn({1: "one."}, 20, "examples", "raise", root="/x")
     assert not hasattr(raised.value, "__notes__")
     with pytest.raises(ValueError), listed_in(path):
         raise ValueError("something else")
@@ -45,11 +48,11 @@ def test_a_short_list_and_other_errors_leave_no_file(tmp_path):
 
 def test_skipping_warns_unless_nothing_is_left(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
-        refuse_or_warn({}, 2, "examples", "skip")
-        refuse_or_warn({1: "b is broken."}, 2, "examples", "skip")
+        refuse_or_warn({}, 2, "examples", "skip", root="/x")
+        refuse_or_warn({1: "b is broken."}, 2, "examples", "skip", root="/x")
     assert caplog.messages == ["Skipped: 1 of 2 examples cannot be used: b is broken."]
     with pytest.raises(BadList, match="2 of 2 examples cannot be used: a, b"):
-        refuse_or_warn({0: "a", 1: "b"}, 2, "examples", "skip")
+        refuse_or_warn({0: "a", 1: "b"}, 2, "examples", "skip", root="/x")
 
 
 class Numbers:
