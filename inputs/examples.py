@@ -19,7 +19,8 @@ class Source(Protocol):
     """Random access to examples; safe to read from many threads.
 
     `source[i]` raises DataError, naming the file, for an example that cannot be read; what an
-    `EncodedImage` in it holds shows when it is decoded.
+    `EncodedImage` in it holds shows when it is decoded. A source may have `found`, a
+    `inputs.found.Found`, which is told at a start.
     """
 
     @property

@@ -153,6 +153,9 @@ def _read_mask(
     return mask, counts
 
 
+_MANY = 1000  # masks, which take some seconds
+
+
 def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
     """Reads all masks, counts their classes, and raises what is wrong with them."""
 
@@ -163,6 +166,8 @@ def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
         except DataError as error:
             return str(error)
 
+    if len(source) > _MANY:
+        print(f"reading the {len(source):,} masks of {root} {split}, to check them", flush=True)
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(check, source.paths))
     bad = {i: result for i, result in enumerate(results) if isinstance(result, str)}
