@@ -122,7 +122,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
     init_from.settle(config)
-    with bad.listed_in(workdir / bad.FILE):
+    with bad.listed_in(workdir / bad.FILE) if lead else contextlib.nullcontext():
         plan = make_plan(config, make_task, jax.devices())
     task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
     if lead:

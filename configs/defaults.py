@@ -66,7 +66,7 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.data.channels = 3
     # What the data has, for --dry_run without the data; a run's config.json has what was found.
     # What labels index: names, "sky,tree", or "@classes.txt"; default: the training split's.
-    config.data.class_names = placeholder(object)
+    config.data.class_names = placeholder(tuple)
     config.data.num_classes = placeholder(int)
     config.data.num_train_examples = placeholder(int)
     config.data.num_eval_examples = placeholder(int)

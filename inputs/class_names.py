@@ -20,6 +20,8 @@ def parse_class_names(found: Any, data_dir: str | None) -> tuple[str, ...] | Non
     """
     if found is None:
         return None
+    if isinstance(found, (tuple, list)) and len(found) == 1:
+        (found,) = found  # so a text of the command line comes
     if isinstance(found, str):
         path = _file(found, data_dir)
         if path is not None:

@@ -95,7 +95,7 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     def parse(argv):
         # absl and ml_collections raise many things for a misspelt field, variant or value.
         with _exits({Exception: EXIT_BAD_INPUT}):
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS(_with_names_quoted(argv))
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
                 logging.get_absl_logger().addFilter(_is_news)
@@ -189,13 +189,34 @@ def from_words(words: Sequence[str]) -> Any:
     Raises:
       ConfigError: there is no such file, variant or field, or a value is of another type.
     """
-    argv, values = ["train.py", *words], flags.FlagValues()
+    argv, values = _with_names_quoted(["train.py", *words]), flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         values(argv)
         return _settle_length(values)
     except Exception as error:  # absl and ml_collections raise many things
         raise ConfigError(_sentence(error)) from error
+
+
+def _with_names_quoted(argv: Sequence[str]) -> list[str]:
+    """The words, with class names that are no tuple as a text in one: ml_collections makes others.
+
+    Of `sky,traffic light` it would make an error, and of `0,1` numbers.
+    """
+    words = list(argv)
+    for i, word in enumerate(words):
+        name, given, value = word.partition("=")
+        if name.lstrip("-") != "config.data.class_names":
+            continue
+        if given:
+            words[i] = f"{name}={_quoted(value)}"
+        elif i + 1 < len(words):
+            words[i + 1] = _quoted(words[i + 1])
+    return words
+
+
+def _quoted(text: str) -> str:
+    return text if text.strip().startswith(("(", "[")) else repr((text,))
 
 
 def _settle_length(values: flags.FlagValues) -> Any:

@@ -13,7 +13,10 @@ from inputs.images import DataError
         ("sky,tree", ("sky", "tree")),
         ("sky, tall tree,", ("sky", "tall tree")),
         ("cell", ("cell",)),
-        ((0, 1), ("0", "1")),  # as the command line reads 0,1
+        ((0, 1), ("0", "1")),
+        (("sky,tall tree",), ("sky", "tall tree")),  # as the command line gives it
+        (("@names.txt",), ("traffic light", "sky")),
+        (("cell",), ("cell",)),
         (7, ("7",)),
         ("@names.txt", ("traffic light", "sky")),
         ("names.txt", ("traffic light", "sky")),
@@ -32,7 +35,7 @@ def test_a_file_anywhere(tmp_path):
             parse_class_names(written, str(tmp_path))
 
 
-@pytest.mark.parametrize("written", ["a,,b", "a,b,a", ("a", 1.5), ("a", ("b",)), 2.5, "", ("a\n",)])
+@pytest.mark.parametrize("written", ["a,,b", "a,b,a", ("a", 1.5), ("a", ("b",)), 2.5, "", ("a", "b\n")])
 def test_what_was_parsed_is_shown_where_it_is_wrong(written):
     with pytest.raises(DataError, match=r"class_names is .*, read as \[.*\]: expected different"):
         parse_class_names(written, None)

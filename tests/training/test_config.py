@@ -211,6 +211,24 @@ def test_a_misspelt_word_is_one_sentence(word, message):
         config_lib.from_words([f"--config={processes.TINY}", f"--config.{word}"])
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("sky,tree", ("sky,tree",)),
+        ("sky, traffic light", ("sky, traffic light",)),
+        ("@names.txt", ("@names.txt",)),
+        ("0,1", ("0,1",)),
+        ("true", ("true",)),
+        ("('sky','tree')", ("sky", "tree")),
+        ("['sky','tree']", ("sky", "tree")),
+    ],
+)
+def test_class_names_are_text_or_a_tuple(text, names):
+    for words in ([f"--config.data.class_names={text}"], ["--config.data.class_names", text]):
+        config = config_lib.from_words([f"--config={processes.TINY}", *words, "--config.seed=3"])
+        assert (config.data.class_names, config.seed) == (names, 3)
+
+
 def test_words_are_a_config():
     config = config_lib.from_words([f"--config={processes.TINY}:baseline", "--config.seed=3"])
     assert (config.seed, config.drop.kind, config.batch_size) == (3, "none", 16)
