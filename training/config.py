@@ -93,9 +93,10 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     )
 
     def parse(argv):
+        argv = _with_names_quoted(argv)
         # absl and ml_collections raise many things for a misspelt field, variant or value.
         with _exits({Exception: EXIT_BAD_INPUT}):
-            rest = flags.FLAGS(_with_names_quoted(argv))
+            rest = flags.FLAGS(argv)
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
                 logging.get_absl_logger().addFilter(_is_news)
