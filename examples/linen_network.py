@@ -2,6 +2,8 @@
 
     python examples/linen_network.py
 
+It prints
+
     train=True: two keys differ: True
     train=False needs no key; test accuracy 0.900
 """

@@ -2,6 +2,8 @@
 
     python examples/mc_dropblock.py
 
+It prints
+
     test accuracy 0.941, of the mean of 32 predictions 0.934
     spread: 0.114 where right, 0.155 where wrong, AUROC 0.714
     mutual information: 0.068 where right, 0.104 where wrong, AUROC 0.696

@@ -1,9 +1,12 @@
 """The function `dropblock` in a network of plain JAX: a key, the features, and nothing else.
 
-python examples/plain_jax.py
+    python examples/plain_jax.py
 
-kept in training 0.824, expected 0.824; in evaluation 1.000
-test accuracy 0.775
+It prints
+
+    kept in training 0.824, expected 0.824
+    kept in evaluation 1.000
+    test accuracy 0.986
 """
 
 import jax
@@ -54,11 +57,11 @@ def train_step(params, velocity, images, labels, key):
 
     grads, kept = jax.grad(loss, has_aux=True)(params)
     velocity = jax.tree.map(lambda v, grad: 0.9 * v + grad, velocity, grads)
-    params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+    params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
     return params, velocity, kept
 
 
-def main(steps: int = 300):
+def main(steps: int = 500):
     images, labels = shapes(seed=0, count=2000)
     test_images, test_labels = shapes(seed=1, count=1000)
     root = jax.random.key(0)

@@ -1,6 +1,8 @@
-"""Scheduled DropBlock in an optax loop: keep_prob falls from 1 to 0.8, compiled once.
+"""Scheduled DropBlock in an optax loop: keep_prob falls from 1 to 0.8, in one compiled step.
 
     python examples/schedule.py
+
+It prints
 
     step 0: keep_prob 1.000, of a map 1.000 is kept on average
     step 100: keep_prob 0.933, of a map 0.936 is kept on average
