@@ -342,9 +342,10 @@ def run(flags: argparse.Namespace):
     )
     out, make_figure = flags.out, matplotlib.figure.Figure
     if out is None:
-        from matplotlib import backends, pyplot
+        from matplotlib import pyplot
+        from matplotlib.backends.registry import BackendFilter, backend_registry
 
-        no_window = backends.backend_registry.list_builtin(backends.BackendFilter.NON_INTERACTIVE)
+        no_window = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
         if pyplot.get_backend().lower() in no_window:
             out = pathlib.Path(WITHOUT_A_SCREEN)
         else:
