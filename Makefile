@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint mutants soak fuzz clean
+.PHONY: train test test-slow lint docs mutants soak fuzz clean
 
 train: .venv/.installed
 	$(BIN)/python train.py --config configs/mnist_resnet.py:dropblock_label_smoothing --workdir runs/mnist
@@ -17,6 +17,14 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The site, in site/index.html; any warning is an error.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	touch $@
 
 # Hours for all modules; see tests/mutants.py for MODULES="..." and AGAIN=1.
 mutants: .venv/.installed
@@ -36,4 +44,4 @@ fuzz: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -2,7 +2,7 @@
 
     python train.py --config configs/scenes_retinanet.py --workdir runs/scenes
 
-Expected: see the README.
+Expected: see docs/results.md.
 """
 
 from configs import data_sets, defaults, detection
