@@ -107,20 +107,17 @@ class Segmentation(Task):
         section 6). The mean is over the whole batch; of no pixels it is 0.
         """
         logits, labels = out["logits"], batch["label"][:, :: self.stride, :: self.stride]
-        counts = labels != IGNORE
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits, jnp.where(counts, labels, 0).astype(jnp.int32)
-        )
-        total = jnp.sum(jnp.where(counts, losses, 0.0))
+        total = summed_loss(logits, labels)
         confusion = confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
-        return total / jnp.maximum(counts.sum(), 1), {"loss": total, "confusion": confusion}
+        pixels = jnp.maximum((labels != IGNORE).sum(), 1)
+        return total / pixels, {"loss": total, "confusion": confusion}
 
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
         """What is evaluated and drawn, at each image's own size.
 
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
-          classes]`, see `confusion_matrix`. Of images without labels, whose sizes nothing bounds,
+          classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without labels, whose sizes nothing bounds,
           `logits`, `scale` and `original_size`.
         """
         if "label" not in batch:
@@ -133,6 +130,7 @@ class Segmentation(Task):
             return {
                 "classes": classes,
                 "confusion": confusion_matrix(label, classes, logits.shape[-1]),
+                "loss": summed_loss(logits, label),
             }
 
         # One after another: the logits of all at their original size would fill the memory.
@@ -141,26 +139,32 @@ class Segmentation(Task):
         )
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
-        """The confusion matrix over the examples that `batch["mask"]` keeps."""
+        """The loss and the confusion matrix over the examples that `batch["mask"]` keeps."""
         mask = batch["mask"]
         if "confusion" not in predictions:
             return {"count": mask.sum()}
-        confusion = jnp.where(mask[:, None, None], predictions["confusion"], 0)
-        return {"confusion": confusion.sum(0), "count": mask.sum()}
+        return {
+            "confusion": jnp.where(mask[:, None, None], predictions["confusion"], 0).sum(0),
+            "loss": jnp.where(mask, predictions["loss"], 0.0).sum(),
+            "count": mask.sum(),
+        }
 
     def summarize(self, sums: dict) -> dict:
-        """Metrics of a training step: `loss`, and `mIoU` and `pixel_accuracy` in percent."""
+        """Metrics from sums: `loss`, the mean over the pixels that count, and in percent `mIoU`
+        and `pixel_accuracy`."""
         pixels = max(float(np.sum(sums["confusion"])), 1.0)
         return {"loss": float(sums["loss"]) / pixels} | _means(np.asarray(sums["confusion"]))
 
     def score(self, sums: dict, collected: dict) -> dict:
-        """`mIoU`, `pixel_accuracy` and each class's `IoU/<class>`, in percent.
+        """`loss`, and in percent `mIoU`, `pixel_accuracy` and each class's `IoU/<class>`.
 
+        All are of the pixels of the masks as they are, where training sees every `stride`-th one of
+        the scaled image.
         A class that is neither in a mask nor predicted anywhere has no IoU and counts for nothing;
         one that is predicted though in no mask has 0 (docs/paper.md section 7).
         """
         ious = 100 * class_iou(sums["confusion"])
-        return _means(sums["confusion"]) | {
+        return self.summarize(sums) | {
             f"IoU/{name}": float(iou)
             for name, iou in zip(self.class_names, ious, strict=True)
             if not np.isnan(iou)
@@ -237,6 +241,20 @@ def resize_to_original(
 
     rows, columns = (weights(*axis) for axis in zip(size, logits.shape, scale, strict=False))
     return jnp.einsum("hwc,yh,xw->yxc", logits, rows, columns, precision="highest")
+
+
+def summed_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The sum of the softmax cross-entropy of pixels; those to ignore add nothing.
+
+    Args:
+      logits: `[..., classes]`.
+      labels: uint8 `[...]`, class indices and `IGNORE`.
+    """
+    counts = labels != IGNORE
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.where(counts, labels, 0).astype(jnp.int32)
+    )
+    return jnp.sum(jnp.where(counts, losses, 0.0))
 
 
 def confusion_matrix(labels: jax.Array, classes: jax.Array, num_classes: int) -> jax.Array:
