@@ -16,7 +16,7 @@ from inputs.transforms import ExampleTransform
 from models.fcn import FCN
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color
+from tasks.base import Task, mean_color, unpadded
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -30,6 +30,7 @@ class Segmentation(Task):
     """
 
     best_metric = "mIoU"
+    num_drawn = 4
     class_layers = ("output",)
     eval: SegmentationSource
 
@@ -172,20 +173,16 @@ class Segmentation(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 4) -> "matplotlib.figure.Figure":
-        """The first images of a batch, their masks, and what is predicted."""
-        rows = np.flatnonzero(batch["mask"])[:limit]
-        figure, axes = pictures.grid(max(len(rows), 1), 3, side=3.0)
+    def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
+        """Images, below each its mask, and below that what is predicted."""
+        sizes = batch["original_size"]
+        figure, axes = pictures.columns(sizes, ("image", "truth", "prediction"), height=2.6)
         masks = []
-        for number, row in enumerate(rows):
-            height, width = batch["original_size"][row]
-            seen = np.round((height, width) * batch["scale"][row]).astype(int)  # without padding
-            pictures.show(axes[3 * number], batch["image"][row][: seen[0], : seen[1]])
-            for column, values in enumerate((batch["label"], predictions["classes"]), start=1):
+        for row, ((height, width), column) in enumerate(zip(sizes, axes.T, strict=True)):
+            pictures.show(column[0], unpadded(batch, row))
+            for axis, values in zip(column[1:], (batch["label"], predictions["classes"])):
                 masks.append(np.asarray(values[row])[:height, :width])
-                pictures.show_mask(axes[3 * number + column], masks[-1])
-        for axis, title in zip(axes, ("image", "truth", "prediction"), strict=False):
-            axis.set_title(title, fontsize=8)
+                pictures.show_mask(axis, masks[-1], self.class_names)
         pictures.add_legend(figure, masks, self.class_names)
         return figure
 
@@ -203,7 +200,7 @@ class Segmentation(Task):
         classes = self._classes(prediction)
         figure, axes = pictures.grid(1, 2, side=4.0)
         pictures.show(axes[0], image)
-        pictures.show_mask(axes[1], classes)
+        pictures.show_mask(axes[1], classes, self.class_names)
         pictures.add_legend(figure, [classes], self.class_names)
         return figure
 
