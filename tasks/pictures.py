@@ -107,8 +107,7 @@ def show(axis, image: np.ndarray):
 
 def set_title(axis, text: str, *, fontsize: float, **style):
     """Writes a title that has names of classes, whatever they are, as wide as the axes at most."""
-    width = axis.get_position().width * axis.figure.get_figwidth()
-    text = "\n".join(fitted(line, width, fontsize) for line in text.split("\n"))
+    text = "\n".join(fitted(line, _width(axis), fontsize) for line in text.split("\n"))
     axis.set_title(text, parse_math=False, fontsize=fontsize, **style)
 
 
@@ -237,6 +236,7 @@ def _grow(figure, inches: float):
 def fitted(text: str, width: float, size: float) -> str:
     """A text, cut so that it is at most so many inches wide in letters of so many points."""
     text = shortened(text)  # to measure 100,000 letters takes matplotlib half a minute
+    width -= 0.06  # drawn they are a pixel wider here and there, and on a ground of their own
     while len(text) > 1 and (share := _POINTS * width / _points(text, size)) < 1:
         text = text[: min(max(int(len(text) * share), 1), len(text) - 2)].rstrip() + "…"
     return text

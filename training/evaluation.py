@@ -36,6 +36,7 @@ def make_evaluate(
     *,
     drop: bool = False,
     compiling: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ):
     """Makes `(variables, keep_prob=1.0, stopping=..., draw=True) -> Evaluation`.
 
@@ -44,6 +45,7 @@ def make_evaluate(
       drop: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5), at a
         keep_prob before the places' factors.
       compiling: `compiling(what)` is the context in which it is compiled, at the first batch.
+      tell: called as `tell(done, total)` after each batch, with the examples that are done.
 
     Returns:
       The function. It asks `stopping()` after each batch, and gives up with None as soon as that
@@ -78,6 +80,7 @@ def make_evaluate(
             if rows:
                 own = np.add(rows, plan.rows.start)  # of the predictions, which are of all processes
                 examples.append((_taken(found, own), _taken(local, rows)))
+            tell(min((index + 1) * plan.batch_size, task.num_eval), task.num_eval)
             if stopping():
                 return None
         count, skipped = int(totals["sums"]["count"]), int(totals["skipped"])
