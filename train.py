@@ -135,9 +135,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         config_lib.check_same(workdir, config)
 
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(
-            log_lib.Progress(total_steps, batch_size=config.batch_size)
-        )
+        progress = stack.enter_context(log_lib.Progress(total_steps, batch_size=config.batch_size))
         # --- The state: the latest whole checkpoint, or a new one.
         stop = stack.enter_context(StopSignals(jax.process_count()))
         checkpoints = stack.enter_context(

@@ -228,9 +228,7 @@ def _grow(figure, inches: float):
     figure.set_figheight(after)
     for axis in figure.axes:
         x, y, width, height = axis.get_position(original=True).bounds
-        axis.set_position(
-            (x, (y * before + inches) / after, width, height * before / after)
-        )
+        axis.set_position((x, (y * before + inches) / after, width, height * before / after))
 
 
 def fitted(text: str, width: float, size: float) -> str:

@@ -118,8 +118,8 @@ class Segmentation(Task):
 
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
-          classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without labels, whose sizes nothing bounds,
-          `logits`, `scale` and `original_size`.
+          classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without
+          labels, whose sizes nothing bounds, `logits`, `scale` and `original_size`.
         """
         if "label" not in batch:
             return {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
@@ -177,10 +177,10 @@ class Segmentation(Task):
         """Images, below each its mask, and below that what is predicted."""
         sizes = batch["original_size"]
         figure, axes = pictures.columns(sizes, ("image", "truth", "prediction"), height=2.6)
-        masks = []
+        known, masks = (batch["label"], predictions["classes"]), []
         for row, ((height, width), column) in enumerate(zip(sizes, axes.T, strict=True)):
             pictures.show(column[0], unpadded(batch, row))
-            for axis, values in zip(column[1:], (batch["label"], predictions["classes"])):
+            for axis, values in zip(column[1:], known, strict=True):
                 masks.append(np.asarray(values[row])[:height, :width])
                 pictures.show_mask(axis, masks[-1], self.class_names)
         pictures.add_legend(figure, masks, self.class_names)

@@ -49,6 +49,15 @@ def test_a_run_leaves_everything_it_promises(undisturbed):
     assert set(result["kept"]) == {"group3", "group4"}
     for kept in result["kept"].values():
         assert kept["kept"] == pytest.approx(kept["expected"], abs=0.02) and kept["kept"] < 1
+    doing = (
+        "opening the data",
+        "initialising",
+        "reading the first batch",
+        "compiling the training",
+    )
+    assert [line for line in output.splitlines() if line.startswith(doing)] == output.splitlines()[
+        :4
+    ]
     assert re.search(r"step 12/12 .* images/s", output)
     assert re.search(r"group4: kept 0\.\d+, expected 0\.\d+", output)
     assert str(workdir / "plots") in output
@@ -110,8 +119,13 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=143)
     step = int(re.search(r"step (\d+) is saved", output)[1])
-    assert step < 12 and (workdir / "checkpoints" / str(step) / "manifest.json").exists()
-    assert f"going on from step {step} of 12" in run(workdir)
+    manifest = workdir / "checkpoints" / str(step) / "manifest.json"
+    curves = workdir / "plots" / "curves.png"
+    assert step < 12 and manifest.stat().st_mtime_ns < curves.stat().st_mtime_ns
+    assert not (workdir / "result.json").exists()
+    again = run(workdir)
+    assert "reading the last checkpoint\n" in again and "initialising" not in again
+    assert f"going on from step {step} of 12" in again
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
 
@@ -129,6 +143,7 @@ def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
     with Checkpoints(workdir / "checkpoints", keep=None, best_metric="top1") as checkpoints:
         assert checkpoints.steps[-1] == last
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(arrays(workdir, last)))
+    assert (workdir / "plots" / "curves.png").exists() == (last > 0)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def make_evaluate(
                 collected.append(found)
             rows = [row for row in drawn.get(index, ()) if local["mask"][row]]
             if rows:
-                own = np.add(rows, plan.rows.start)  # of the predictions, which are of all processes
+                own = np.add(
+                    rows, plan.rows.start
+                )  # of the predictions, which are of all processes
                 examples.append((_taken(found, own), _taken(local, rows)))
             tell(min((index + 1) * plan.batch_size, task.num_eval), task.num_eval)
             if stopping():

@@ -103,8 +103,8 @@ def _panels(names: list[str], best_metric: str) -> dict[str, list[str]]:
         elif metric == best_metric:
             panels[best_metric].append(name)
         else:  # AP50, APs and AP@500 are of one kind, top5 and mIoU of others
-            kind = re.match("[A-Z]+|[^A-Z0-9]+|", metric)[0]
-            others.setdefault(kind or metric, []).append(name)
+            kind = re.match("[A-Z]+|[^A-Z0-9]+", metric)
+            others.setdefault(kind.group() if kind else metric, []).append(name)
     for kind, found in others.items():
         metrics = {_split(name)[1] for name in found}
         panels[metrics.pop() if len(metrics) == 1 else f"{kind} in detail"] = found

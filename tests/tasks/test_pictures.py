@@ -1,6 +1,7 @@
 """What pictures are made of: where it is drawn, and in which colours."""
 
 import io
+import itertools
 
 import matplotlib.figure
 import numpy as np
@@ -108,12 +109,12 @@ def test_columns_are_as_wide_as_their_images_and_leave_no_gaps():
     written = extents(figure, [axis.texts[0] for axis in axes[:, 0]])
     places = [[axis.get_window_extent() for axis in row] for row in axes]
     for row, text in zip(places, written, strict=True):
-        assert 0 <= text.x0 and row[0].y0 <= text.y0 and text.y1 <= row[0].y1
+        assert text.x0 >= 0 and row[0].y0 <= text.y0 and text.y1 <= row[0].y1
         # The last image is a strip, which has no column of its length.
         for place, (height, width) in zip(row[:3], sizes, strict=False):
             assert place.height == pytest.approx(1.5 * dpi, rel=0.01)
             assert place.width == pytest.approx(1.5 * dpi * width / height, rel=0.01)
-        gaps = [right.x0 - left.x1 for left, right in zip(row, row[1:], strict=False)]
+        gaps = [right.x0 - left.x1 for left, right in itertools.pairwise(row)]
         assert max(gaps) < 0.1 * dpi
     assert 0 < places[0][0].y0 - places[1][0].y1 < 0.1 * dpi
 
@@ -177,7 +178,7 @@ def test_a_legend_lies_below_and_nothing_of_it_is_cut(axis, classes, names):
     (axes, *texts) = extents(axis.figure, [axis, *legend.get_texts()])
     assert len(texts) == classes and axes.height == pytest.approx(0.77 * 400)
     for index, text in enumerate(texts):
-        assert 0 <= text.x0 and text.x1 <= 400 and 0 <= text.y0 and text.y1 < axes.y0
+        assert text.x0 >= 0 and text.x1 <= 400 and text.y0 >= 0 and text.y1 < axes.y0
         assert not any(text.overlaps(other) for other in texts[:index])
 
 
@@ -193,7 +194,7 @@ def test_names_are_drawn_as_they_are(name):
     (legend,) = figure.legends
     for text in (axis.title, axis.texts[0], legend.get_texts()[0]):
         (place,) = extents(figure, [text])
-        assert 0 <= place.x0 and place.x1 <= 140
+        assert place.x0 >= 0 and place.x1 <= 140
         shown = text.get_text()
         assert shown == name or (shown[:-1] == "x" * (len(shown) - 1) and shown[-1] == "…")
 

@@ -210,7 +210,8 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
 def test_plain_lines_without_a_terminal(monkeypatch, capsys):
     with Progress(100) as progress:
         progress.begin(1)
-        monkeypatch.setattr(time, "monotonic", lambda began=time.monotonic(): began + 2.5)
+        now = time.monotonic() + 2.5
+        monkeypatch.setattr(time, "monotonic", lambda: now)
         progress.step(2)
         record = {"step": 2, "epoch": 0.02, "train/loss": 0.5, "sched/keep_prob": 0.9}
         times = {"time/step_ms": 2500.0, "time/input_wait_ms": 3.4, "time/host_ms": 7.6}

@@ -10,8 +10,8 @@ import tiny
 import train
 from processes import records
 from tasks import make_task
-from training.plan import make_plan
 from training.logging import Progress
+from training.plan import make_plan
 from training.timing import Pace, Timing
 
 
@@ -76,7 +76,7 @@ def test_the_largest_is_the_limit(clock, data, devices, host, verdict):
 
 
 def test_compiling_is_in_no_rate_and_evaluating_in_the_rest_alone(clock):
-    """8 images a step of 2 s; after 5 steps an evaluation of 10 s, whose compile of 60 s is once."""
+    """8 images a step of 2 s; after 5 an evaluation of 10 s, whose compile of 60 s is once."""
     clock(50.0)
     pace = Pace(20, 120, batch_size=8)
     with pace.stopped():
