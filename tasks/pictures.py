@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
 
 _POINTS = 72  # in an inch
-_LABEL = 6  # font sizes, in points
+_LABEL = 7  # font sizes, in points
 _LEGEND = 8
 _BACKGROUND, _IGNORED = (222, 222, 222), (255, 255, 255)
 
@@ -65,8 +65,9 @@ def columns(
         left = margin + widths[:column].sum() + gap * column
         bottom = gap + (height + gap) * (len(names) - 1 - row)
         place = (left / total[0], bottom / total[1], widths[column] / total[0], height / total[1])
-        axes[row, column] = figure.add_axes(place)
-        axes[row, column].axis("off")
+        axis = figure.add_axes(place)
+        axis.axis("off")
+        axes[row, column] = axis
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.annotate(
             fitted(name, height, 9),
