@@ -108,7 +108,8 @@ class _Files:
         if image.shape[:2] != expected:
             raise DataError(
                 f"{self.paths[index]} is {image.shape[:2]} (height, width), its annotation says"
-                f" {expected}: the boxes belong to another image, or it was resized or turned."
+                f" {expected}: the boxes belong to another image, or it was resized or turned (an EXIF"
+                " rotation is ignored here: store the pixels upright, mogrify -auto-orient)."
             )
         return self.annotations.example(index, image)
 

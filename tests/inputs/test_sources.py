@@ -172,16 +172,6 @@ def test_all_modes_become_rgb(tmp_path, mode):
     assert np.abs(got - want).mean() < (20 if mode in ("P", "transparent P", "CMYK") else 1e-9)
 
 
-def test_exif_rotation_is_ignored(tmp_path):
-    image = photo(24, 32)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to show
-    turned = encoded(image, exif=exif.tobytes())
-    np.testing.assert_array_equal(
-        read_one(tmp_path, "a.jpg", turned), decode_image(encoded(image), "the same, unturned")
-    )
-
-
 BROKEN = {
     "empty.jpg": (b"", "it is empty"),
     "text.jpg": (b"<html>404 not found</html>", "it is no image"),
