@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inputs.images import DataError, decode_image
+from inputs.images import DataError
 from inputs.pipeline import eval_batches
 from inputs.sources import Cached, classification_source
 from photos import encoded, photo
