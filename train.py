@@ -5,7 +5,7 @@
     python train.py --config configs/imagenet_resnet50.py --dry_run=compile --topology v5e:2x4
 
 The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad input, 3 diverged,
-4 the disk is full or cannot be written to, 143 pre-empted after saving.
+4 the disk is full or cannot be written to, 143 stopped by SIGTERM after saving (130 by Ctrl-C).
 """
 
 import contextlib
