@@ -25,6 +25,7 @@ class Classification(Task):
 
     best_metric = "top1"
     num_drawn = 32
+    legend = "classes of each image by falling probability"
     class_layers = ("head", "aux/dense")
 
     def __init__(self, config, **options):
@@ -173,11 +174,15 @@ class Classification(Task):
     def unlabeled(self, image: np.ndarray, index: int) -> dict:
         return {"image": image, "label": np.int32(0)}
 
+    def probabilities(self, prediction: dict) -> np.ndarray:
+        """The softmax of the logits, float64 `[classes]`."""
+        logits = np.asarray(prediction["logits"], np.float64)
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
+
     def describe(self, prediction: dict) -> dict:
         """The five likeliest classes (or all) and their probabilities."""
-        logits = np.asarray(prediction["logits"], np.float64)
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
+        probabilities = self.probabilities(prediction)
         best = np.argsort(-probabilities, kind="stable")[:5]
         return {
             "top5": [
@@ -187,11 +192,11 @@ class Classification(Task):
         }
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
-        """The image with its likeliest classes as the title."""
-        figure, (axis,) = pictures.grid(1, 1, side=4.0)
+        """The image with its likeliest classes as the title, a line for each."""
+        figure, (axis,) = pictures.grid(1, 1, side=4.0, lines=3)
         pictures.show(axis, image)
         best = self.describe(prediction)["top5"][:3]
-        title = "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best)
+        title = "\n".join(f"{found['probability']:.2f} {found['class']}" for found in best)
         pictures.set_title(axis, title, fontsize=9)
         return figure
 

@@ -43,6 +43,11 @@ class Detection(Task):
 
     best_metric = "AP"
     num_drawn = 4
+    legend = (
+        "annotations are detections in COCO's form: bbox is [x, y, width, height] in pixels of the "
+        "image as it is seen upright, x and y of its upper left corner"
+    )
+    first_category = 1
     class_layers = ("class_head/output",)
     collects = True
     eval: DetectionSource
@@ -82,6 +87,7 @@ class Detection(Task):
             class_names=self.class_names,
             channels=data.channels,
             max_boxes=data.max_boxes if split == data.train_split else None,
+            on_error=data.on_error,
             annotations=data.annotations,
             images=data.images,
             scenes=data.scenes.to_dict(),
@@ -292,8 +298,7 @@ class Detection(Task):
 
     def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
         """Images with the ground truth, and below each with the surer detections."""
-        least = self.config.detection.picture_score
-        names = ("ground truth", f"detections, score ≥ {least:g}")
+        names = ("ground truth", self._found_named)
         figure, axes = pictures.columns(batch["original_size"], names, height=4.0)
         drawn = []
         for row, (truth_axis, axis) in enumerate(axes.T):
@@ -321,25 +326,36 @@ class Detection(Task):
         }
 
     def describe(self, prediction: dict) -> dict:
-        """The detections by falling score; boxes are `[ymin, xmin, ymax, xmax]` in pixels."""
+        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels."""
         boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
-        return {
-            "detections": [
-                {"class": self.class_names[label], "score": float(score), "box": box.tolist()}
-                for box, score, label in zip(boxes, scores, labels, strict=True)
-                if label >= 0
-            ]
-        }
+        sure = (labels >= 0) & (scores >= self.config.detection.min_score)
+        annotations = []
+        for box, score, label in zip(boxes[sure], scores[sure], labels[sure], strict=True):
+            ymin, xmin, ymax, xmax = box.astype(float).tolist()
+            height, width = ymax - ymin, xmax - xmin
+            annotations.append(
+                {
+                    "category_id": int(label) + self.first_category,
+                    "category": self.class_names[label],
+                    "bbox": [xmin, ymin, width, height],
+                    "area": height * width,
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+        return {"annotations": annotations}
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its surer detections."""
-        figure, (axis,) = pictures.grid(1, 1, side=6.0)
-        pictures.show(axis, image)
-        found = self._draw(axis, prediction, np.ones(4))
-        least = self.config.detection.picture_score
-        axis.set_title(f"{len(found)} detections of score {least:g} or more", fontsize=8)
+        figure, axes = pictures.columns([image.shape[:2]], [self._found_named], height=6.0)
+        pictures.show(axes[0, 0], image)
+        found = self._draw(axes[0, 0], prediction, np.ones(4))
         pictures.add_legend(figure, [found], self.class_names)
         return figure
+
+    @property
+    def _found_named(self) -> str:
+        return f"detections, score ≥ {self.config.detection.picture_score:g}"
 
     def _draw(self, axis, found, scale) -> np.ndarray:
         """Draws the detections of an image that was scaled, those of a high enough score.

@@ -45,7 +45,7 @@ def columns(
 
     Args:
       sizes: (height, width) of each image.
-      names: of the rows, written beside them.
+      names: of the rows, written beside them; empty for none.
       height: of a row, in inches; less where the figure would be wider than a page.
 
     Returns:
@@ -53,7 +53,7 @@ def columns(
     """
     import matplotlib.figure
 
-    gap, margin, page = 0.06, 0.3, 14.0
+    gap, margin, page = 0.06, 0.3 if any(names) else 0.06, 14.0
     # A strip's column is no sliver, and leaves room for the others.
     shapes = np.array([np.clip(size[1] / size[0], 0.4, 2.5) for size in sizes])
     height = min(height, (page - margin - gap * len(shapes)) / shapes.sum())
@@ -117,7 +117,7 @@ def draw_boxes(
     boxes: np.ndarray,
     labels: np.ndarray,
     texts: Sequence[str],
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str],
 ):
     """Draws boxes on an image that is shown, each label in its own colour.
 
@@ -135,7 +135,7 @@ def draw_boxes(
 
     # To matplotlib, 0 is the centre of the first pixel; to a box, its corner.
     boxes = np.asarray(boxes, float).reshape(-1, 4) - 0.5
-    colors = class_colors(class_names or [""] * 255)[np.asarray(labels, int)]
+    colors = class_colors(class_names)[np.asarray(labels, int)]
     for (ymin, xmin, ymax, xmax), color in zip(boxes.tolist(), colors, strict=True):
         size = (xmax - xmin, ymax - ymin)
         axis.add_patch(
@@ -179,9 +179,14 @@ def _places(axis, boxes: np.ndarray, texts: Sequence[str]) -> dict[int, tuple[fl
     return places
 
 
-def show_mask(axis, mask: np.ndarray, class_names: Sequence[str] = ()):
+def show_mask(axis, mask: np.ndarray, class_names: Sequence[str]):
     """Draws class indices, uint8 `[height, width]`, in the colours of `class_colors`."""
-    axis.imshow(class_colors(class_names or [""] * 255)[mask], interpolation="nearest")
+    axis.imshow(class_colors(class_names)[mask], interpolation="nearest")
+
+
+def show_overlay(axis, image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]):
+    """Draws an image with its mask's colours over it."""
+    axis.imshow((image.astype(np.uint16) + class_colors(class_names)[mask] + 1) // 2)
 
 
 def add_legend(

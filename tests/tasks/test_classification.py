@@ -124,7 +124,7 @@ def test_the_likeliest_classes_are_told(task):
     )
     image = np.arange(784, dtype=np.uint8).reshape(28, 28, 1)
     figure = task.picture(image, {"logits": logits})
-    assert figure.axes[0].get_title() == "1 0.65  3 0.24  0 0.09"
+    assert figure.axes[0].get_title() == "0.65 1\n0.24 3\n0.09 0"
     assert len(figure.axes) == 1
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image[..., 0])
 

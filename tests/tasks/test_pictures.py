@@ -50,7 +50,7 @@ def test_an_image_is_shown_as_it_is(axis, shape):
 def test_boxes_lie_on_the_edges_of_pixels(axis):
     pictures.show(axis, np.zeros((90, 90, 3), np.uint8))
     boxes = np.array([[11, 2, 15, 9], [40, 40, 63, 54], [70, 2, 84, 4]])
-    pictures.draw_boxes(axis, boxes, np.array([3, 4, 3]), ["a", "b", "c"])
+    pictures.draw_boxes(axis, boxes, np.array([3, 4, 3]), ["a", "b", "c"], "vwxyz")
     corners = [(1.5, 10.5, 7, 4), (39.5, 39.5, 14, 23), (1.5, 69.5, 2, 14)]
     found = [(*p.get_xy(), p.get_width(), p.get_height()) for p in axis.patches]
     assert found == corners and not any(patch.get_fill() for patch in axis.patches)
@@ -85,7 +85,7 @@ def test_texts_of_boxes_are_not_cut_and_do_not_lie_on_each_other(size):
     share += [[0.5, 0.5, 0.5, 0.5], [0.5, 0.52, 0.6, 0.6]] * 2
     boxes = np.array(share) * np.tile(size, 2)
     names = ["RBC 0.30", *LONG * 4]
-    pictures.draw_boxes(axes[0, 0], boxes, np.arange(9), names)
+    pictures.draw_boxes(axes[0, 0], boxes, np.arange(9), names, names)
     texts = axes[0, 0].texts[1:]  # the first is the row's
     drawn = extents(figure, texts)
     image = axes[0, 0].get_window_extent()
@@ -188,7 +188,7 @@ def test_names_are_drawn_as_they_are(name):
     figure, (axis,) = pictures.grid(1, 1, side=1.4)
     pictures.set_title(axis, name, fontsize=8)
     pictures.show(axis, np.zeros((30, 30, 1), np.uint8))
-    pictures.draw_boxes(axis, np.array([[1, 2, 5, 9]]), np.array([0]), [name])
+    pictures.draw_boxes(axis, np.array([[1, 2, 5, 9]]), np.array([0]), [name], [name])
     pictures.add_legend(figure, [np.zeros((2, 2), int)], [name])
     figure.savefig(io.BytesIO())
     (legend,) = figure.legends
