@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class Output:
         if mask is not None:
             prediction = prediction | {"classes": mask}
             entry["mask"] = f"masks/{name}"
-            _save_mask(mask, self._folder / "masks" / name)
+            _save_mask(mask, self._folder / "masks" / name, task.class_names)
         found = task.describe(prediction)
         for annotation in found.pop("annotations", ()):
             ids = {"id": self.counts["annotations"] + 1, "image_id": id}
@@ -152,9 +153,9 @@ def _copy(source, file):
     shutil.copyfileobj(source, file)
 
 
-def _save_mask(mask: np.ndarray, path: pathlib.Path):
+def _save_mask(mask: np.ndarray, path: pathlib.Path, class_names: Sequence[str]):
     """Writes class indices, uint8 `[height, width]`, as a palette PNG, whose indices they are."""
     image = Image.fromarray(mask)
-    image.putpalette(pictures.palette())
+    image.putpalette(pictures.class_colors(class_names).tobytes())
     with replacing(path) as draft:
         image.save(draft, "PNG")
