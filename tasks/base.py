@@ -1,6 +1,7 @@
 """What all tasks share: the splits of a data set, batches of them, and normalised images."""
 
 import abc
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Task(abc.ABC):
 
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
+      num_drawn: the examples of the evaluation split that `draw` is given, or all where there are
+        fewer.
       collects: whether `score` needs the predictions of all examples, or sums are enough.
       architecture: what `config.model` names: the network, or its backbone.
       class_layers: of the network, those with an output for each class: they are new where the
@@ -39,9 +42,14 @@ class Task(abc.ABC):
       found: what each split that is open holds.
       skipped: what could not be used so far, where the config says to skip.
       missing: what is missing of the data, or None.
+      legend: what one has to know to read predictions.
+      first_category: the id of the first class in predictions, as COCO's files or masks have it.
     """
 
     best_metric: str
+    num_drawn = 8
+    legend = ""
+    first_category = 0
     collects = False
     architecture: Architecture
     class_layers: tuple[str, ...] = ("head",)
@@ -100,7 +108,8 @@ class Task(abc.ABC):
     def data_found(self) -> str:
         """What was found of the data, and what looks like a slip, for people to read."""
         if self.missing is not None:
-            return f"the data is missing, its counts are the config's: {self.missing}"
+            what = "cannot be used as it is" if self._data_is_there else "is missing"
+            return f"the data {what}, its counts are the config's: {self.missing}"
         data = self.config.data
         lines = [f"data: {data.name}" + (f" in {data.dir}" if data.dir is not None else "")]
         lines.append(found_lib.table(self.found, self.class_names))
@@ -132,12 +141,19 @@ class Task(abc.ABC):
         self.missing = str(error)
         counts = (data.num_classes, data.num_train_examples, data.num_eval_examples)
         if None in counts:
+            if self._data_is_there:  # what is wrong is with it
+                raise error
             raise ValueError(
                 f"{error} Without the data, data.num_classes, data.num_train_examples and "
                 "data.num_eval_examples must be set."
             ) from error
         num_classes, self.num_train, self.num_eval = counts
         self.class_names = self.class_names or tuple(map(str, range(num_classes)))
+
+    @property
+    def _data_is_there(self) -> bool:
+        folder = self.config.data.dir
+        return folder is not None and os.path.isdir(os.path.expanduser(folder))
 
     # --- Data.
 
@@ -235,7 +251,13 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
-        """A few examples of an evaluated batch, with what is known and what is predicted."""
+        """Examples of the evaluation split, with what is known and what is predicted.
+
+        Args:
+          predictions: what `predict` gives of them.
+          batch: as they were evaluated: `num_drawn` of them from all over the split, the same in
+            every evaluation, in its order; at least one, and none that could not be read.
+        """
 
     def files(self, collected: dict) -> dict[str, str]:
         """Texts by file name that an evaluation leaves in the workdir."""
@@ -245,13 +267,36 @@ class Task(abc.ABC):
     def unlabeled(self, image: np.ndarray, index: int) -> Mapping[str, Any]:
         """An example of an image of which nothing else is known."""
 
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes and their ids in predictions, as COCO has them."""
+        names = enumerate(self.class_names, start=self.first_category)
+        return [{"id": id, "name": name} for id, name in names]
+
     @abc.abstractmethod
     def describe(self, prediction: dict) -> dict[str, Any]:
-        """One image's prediction, as `predict` gives it, in JSON's types."""
+        """One image's prediction, as `predict` gives it, in JSON's types.
+
+        What is found at places is a list `annotations`, as COCO has it but for the ids.
+        """
+
+    def mask(self, prediction: dict) -> np.ndarray | None:
+        """The class of each pixel of one image, uint8 of its own size, where a task tells that."""
+        return None
+
+    def probabilities(self, prediction: dict) -> np.ndarray | None:
+        """The probability of each class for one image, where a task tells that."""
+        return None
 
     @abc.abstractmethod
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """One image, uint8 as it was read, with its prediction."""
+
+
+def unpadded(batch: dict, row: int) -> np.ndarray:
+    """The image of an example that was scaled into a square, without what fills the square."""
+    height, width = np.round(batch["original_size"][row] * batch["scale"][row]).astype(int)
+    return batch["image"][row][:height, :width]
 
 
 def mean_color(data) -> tuple[int, ...]:

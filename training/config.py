@@ -70,7 +70,9 @@ def optional_value(name: str, values: Sequence[str] | None, help: str) -> flags.
     """
     allowed = None if values is None else ["false", "true", *values]
     parser = flags.ArgumentParser() if allowed is None else flags.EnumParser(allowed)
-    return flags.Flag(parser, None, name, "false", help, boolean=True)
+    flag = flags.Flag(parser, None, name, "false", help, boolean=True)
+    flag.default_as_str = "'false'"  # absl takes any text for true
+    return flag
 
 
 def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, sentence: None):
@@ -96,7 +98,10 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
         argv = _with_names_quoted(argv)
         # absl and ml_collections raise many things for a misspelt field, variant or value.
         with _exits({Exception: EXIT_BAD_INPUT}):
-            rest = flags.FLAGS(argv)
+            try:
+                rest = flags.FLAGS(argv)
+            except SystemExit:  # --help, which is no failure, though absl has it end in 1
+                raise SystemExit(0) from None
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
                 logging.get_absl_logger().addFilter(_is_news)
