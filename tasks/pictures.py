@@ -185,8 +185,10 @@ def show_mask(axis, mask: np.ndarray, class_names: Sequence[str]):
 
 
 def show_overlay(axis, image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]):
-    """Draws an image with its mask's colours over it."""
-    axis.imshow((image.astype(np.uint16) + class_colors(class_names)[mask] + 1) // 2)
+    """Draws an image with its mask's colours over it, but for a background's."""
+    image, colors = image[..., :3], class_colors(class_names)
+    covered = (colors != _BACKGROUND).any(-1)[mask][..., None]
+    axis.imshow(np.where(covered, (image.astype(np.uint16) + colors[mask] + 1) // 2, image))
 
 
 def add_legend(
