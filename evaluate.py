@@ -3,8 +3,12 @@
     python evaluate.py --workdir runs/mnist
     python evaluate.py --workdir runs/mnist --keep_prob 0.8 --block_size 5
 
+    python evaluate.py --workdir runs/mnist --mc_samples 30
+
 With --keep_prob the drop sites act during evaluation, BatchNorm in eval mode, each place with its
-factor: the paper's Figure 5. Prints one JSON object. Exit codes: 0 done, 2 bad input.
+factor: the paper's Figure 5. With --mc_samples they act in so many predictions of each example,
+whose mean is evaluated and judged beside the plain prediction (docs/uncertainty.md). Prints one
+JSON object. Exit codes: 0 done, 2 bad input.
 """
 
 import json
@@ -16,6 +20,7 @@ from absl import flags
 from inputs import memory
 from inputs.images import DataError
 from tasks import make_task
+from tasks.drop import drop_at_inference
 from training import compilation, multihost, plots
 from training import config as config_lib
 from training.config import ConfigError
@@ -35,6 +40,10 @@ def main():
     data_dir = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
     split = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
     keep_prob = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
+    mc_samples = flags.DEFINE_integer(
+        "mc_samples", None, "Also evaluate the mean of so many predictions with dropping on.", 1
+    )
+    seed = flags.DEFINE_integer("seed", None, "Of what is dropped. Default: the run's.", 0)
     block_size = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
     out = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
@@ -49,8 +58,10 @@ def main():
             config.data.dir = data_dir.value
         if split.value is not None:
             config.data.eval_split = split.value
+        if seed.value is not None:
+            config.seed = seed.value
         if block_size.value is not None:
-            if keep_prob.value is None:
+            if keep_prob.value is None and mc_samples.value is None:
                 raise ConfigError("--block_size needs --keep_prob: without it nothing is dropped")
             with config.ignore_type():  # the run's may have been a tuple
                 config.drop.block_size = block_size.value
@@ -59,6 +70,7 @@ def main():
             checkpoint_dir.value or run / "checkpoints",
             checkpoint.value,
             keep_prob=keep_prob.value,
+            mc_samples=mc_samples.value,
             out=None if out.value is None else pathlib.Path(out.value),
         )
         if jax.process_index() == 0:
@@ -68,7 +80,9 @@ def main():
     config_lib.run(command, DataError, leave=multihost.leave)
 
 
-def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out=None) -> dict:
+def evaluate(
+    config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, mc_samples=None, out=None
+) -> dict:
     """The task's metrics of a checkpoint over `config.data.eval_split`.
 
     Args:
@@ -76,27 +90,39 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
       checkpoint_dir: where its checkpoints are.
       checkpoint: "latest", "best", or a step.
       keep_prob: drop during evaluation, DropBlock where the run itself dropped nothing.
+      mc_samples: evaluate the plain prediction, and the mean of so many with dropping on, at
+        keep_prob or that of training.
       out: a folder for the picture and the files that the task writes of an evaluation.
+
+    Returns:
+      The metrics; with `mc_samples` those of the plain prediction under `plain` and of the mean
+      under `mc`, both with the task's `judge`.
 
     Raises:
       ConfigError, DataError: bad input.
     """
-    if keep_prob is not None:
-        config.drop.keep_prob = keep_prob
-        if config.drop.kind == "none":
-            config.drop.kind = "dropblock"
-        config.model.head_keep_prob = 1.0  # the drop sites alone are to act
+    with config_lib.arguments_are_config():
+        drops = keep_prob is not None or mc_samples is not None
+        keep_prob = drop_at_inference(config, keep_prob) if drops else 1.0
     plan = make_plan(config, make_task, jax.devices(), train=False)
     multihost.hold_config_to_process_0(config)
     state = plan.restore(checkpoint_dir, checkpoint)
-    run = make_evaluate(plan, drop=keep_prob is not None)
-    evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)
+    result: dict = {"step": int(state["step"])}
+    if mc_samples is None:
+        evaluation = make_evaluate(plan, drop=drops)(variables(state), keep_prob)
+        result |= evaluation.metrics
+    else:
+        plain = make_evaluate(plan, judge=True)(variables(state), draw=False)
+        run = make_evaluate(plan, mc_samples=mc_samples, judge=True)
+        evaluation = run(variables(state), keep_prob)
+        result |= {"mc_samples": mc_samples, "keep_prob": keep_prob}
+        result |= {"plain": plain.metrics, "mc": evaluation.metrics}
     if out is not None:
         if evaluation.picture is not None:
             plots.save_figure(evaluation.picture, out / "examples.png")
         for name, text in evaluation.files.items():
             write(out / name, text)
-    return {"step": int(state["step"])} | evaluation.metrics
+    return result
 
 
 if __name__ == "__main__":

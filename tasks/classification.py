@@ -15,6 +15,8 @@ from inputs import autoaugment, sources, transforms
 from tasks import pictures
 from tasks.architectures import architecture_of
 from tasks.base import Task, mean_color
+from training import monte_carlo, reliability
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -130,8 +132,23 @@ class Classification(Task):
         return loss, _sums(losses, logits, labels, weights)
 
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
-        """What is evaluated and drawn: `logits` `[batch, classes]`."""
-        return {"logits": out["logits"]}
+        """What is evaluated and drawn.
+
+        Returns:
+          `logits`: `[batch, classes]`; of samples the logarithm of the mean probability, and with
+          it `std` `[batch, classes]`, `entropy`, `expected_entropy` and `mutual_information`
+          `[batch]`, see `monte_carlo.Spread`.
+        """
+        found = {"logits": out["logits"]}
+        if "spread" in out:
+            found |= {k: v for k, v in out["spread"]._asdict().items() if k != "log_mean"}
+        return found
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        return jax.nn.log_softmax(out["logits"]), {}
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        return {"logits": spread.log_mean, "spread": spread}
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the metrics over the examples that `batch["mask"]` keeps."""
@@ -149,6 +166,26 @@ class Classification(Task):
     def score(self, sums: dict, collected: dict) -> dict:
         """The metrics of an evaluation."""
         return self.summarize(sums)
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        log_p = jax.nn.log_softmax(out["logits"])
+        own = jnp.take_along_axis(log_p, batch["label"][:, None], axis=-1)[:, 0]
+        right = log_p.argmax(-1) == batch["label"]
+        found = monte_carlo.scores(log_p, out.get("spread"))
+        return found | {"nll": -own, "confidence": jnp.exp(log_p.max(-1)), "right": right}
+
+    def judge(self, collected: dict) -> dict:
+        """`nll` in nats, `ece`, and `auroc` of each score."""
+        right = collected["right"]
+        return {
+            "nll": float(collected["nll"].mean(dtype=np.float64)),
+            "ece": reliability.ece(*reliability.calibration(collected["confidence"], right)),
+            "auroc": {
+                name: reliability.auroc(collected[name], right, ~right)
+                for name in monte_carlo.SCORES
+                if name in collected
+            },
+        }
 
     # --- Pictures.
 

@@ -7,14 +7,16 @@ import functools
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.special import entr
 
 from detection import anchors as anchor_lib
+from detection import boxes as box_lib
 from detection import evaluate as evaluate_lib
 from detection.decode import Detections, decode
 from detection.losses import detection_loss
@@ -28,6 +30,8 @@ from models.retinanet import RetinaNet
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
+from training import monte_carlo, reliability
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -171,12 +175,13 @@ class Detection(Task):
           `boxes` float32 `[batch, detections, 4]` in pixels of the original image, `scores` and
           `labels` `[batch, detections]`, by falling score, -1 where there is none; `index`, of the
           example; and `class_loss`, `box_loss`, `positives` `[batch]`, each image's part of the
-          loss.
+          loss. Of samples besides, of each detection: `score_std`, `box_std` in pixels, `entropy`,
+          `expected_entropy` and `mutual_information` of its class against all else.
         """
         fields = self.config.detection
 
-        def detect(class_logits, box_codes, size) -> Detections:
-            return decode(
+        def detect(class_logits, box_codes, size, spread) -> tuple[Detections, Any]:
+            found = decode(
                 class_logits,
                 box_codes,
                 jnp.asarray(self.anchors),
@@ -186,10 +191,14 @@ class Detection(Task):
                 iou_threshold=fields.nms_iou,
                 min_score=fields.min_score,
             )
+            return found, jax.vmap(_at_detections)(spread, found.anchors, found.labels)
 
         original = batch["original_size"].astype(jnp.float32)
         scale = jnp.where(batch["scale"] > 0, batch["scale"], 1.0)  # 0 in rows of padding
-        found = by_device(detect)(out["class_logits"], out["box_codes"], original * scale)
+        spread = {name: out[name] for name in ("spread", "box_std") if name in out}
+        found, spread = by_device(detect)(
+            out["class_logits"], out["box_codes"], original * scale, spread
+        )
         # The detector saw the image scaled; boxes are brought back.
         boxes = found.boxes / jnp.tile(scale, 2)[:, None, :]
 
@@ -202,7 +211,22 @@ class Detection(Task):
             "scores": found.scores,
             "labels": found.labels,
             "index": batch["index"],
+            **_spread(spread, scale),
         } | _sums(parts)
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        """Each class against all else, and each anchor's box in pixels of what the network saw."""
+        logits = out["class_logits"]
+        log_p = jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], axis=-1)
+        return log_p, {"boxes": box_lib.decode(out["box_codes"], jnp.asarray(self.anchors))}
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        return {
+            "class_logits": spread.log_mean[..., 0] - spread.log_mean[..., 1],
+            "box_codes": box_lib.encode(moments["boxes"].mean, jnp.asarray(self.anchors)),
+            "spread": spread,
+            "box_std": moments["boxes"].std,
+        }
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the loss's parts over the examples that `batch["mask"]` keeps."""
@@ -254,6 +278,47 @@ class Detection(Task):
                 name: 100.0 * float(value) for name, value in found.items() if not np.isnan(value)
             }
         return metrics
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        return {}  # the predictions are enough
+
+    def judge(self, collected: dict) -> dict:
+        """Of detections of `detection.picture_score` or more, by whether they are an object's.
+
+        Returns:
+          `detections`, how many; `precision` in percent, of those that COCO matches to an object at
+          IoU 0.5; `ece` of their scores, and `auroc` of each score.
+        """
+        least, limit = self.config.detection.picture_score, max(self.max_detections)
+        found = evaluate_lib.matches(
+            self._ground_truth_of(collected["index"]),
+            self._coco_detections(collected, limit),
+            max_detections=limit,
+        )
+        order = np.argsort(collected["index"])
+        chosen = collected["labels"][order][:, :limit] >= 0
+        values = {
+            name: collected[name][order][:, :limit][chosen]
+            for name in ("scores", "score_std", *monte_carlo.SCORES)
+            if name in collected
+        }
+        score = np.asarray(values.pop("scores"), np.float64)
+        counts = (score >= least) & (found >= 0)
+        right, image = found[counts] == 1, np.nonzero(chosen)[0][counts]
+        unsure = {"max_probability": 1.0 - score, "entropy": entr(score) + entr(1.0 - score)}
+        if "score_std" in values:
+            unsure |= {"std": values.pop("score_std")}
+        unsure |= values
+        return {
+            "detections": len(right),
+            "precision": 100 * float(right.mean()) if len(right) else math.nan,
+            "ece": reliability.ece(*reliability.calibration(score[counts], right)),
+            "auroc": {
+                name: reliability.auroc(unsure[name][counts], right, ~right, image)
+                for name in monte_carlo.SCORES
+                if name in unsure
+            },
+        }
 
     def files(self, collected: dict) -> dict[str, str]:
         """All detections in COCO's json, of original images and categories."""
@@ -348,6 +413,29 @@ class Detection(Task):
 
 _FOUND = ("boxes", "scores", "labels")
 _LOSSES = ("class_loss", "box_loss")
+
+
+def _at_detections(values: Any, anchors: jax.Array, labels: jax.Array) -> Any:
+    """Of one image's `[anchors, ...]`, and of what has classes `[anchors, classes, ...]`."""
+    labels = jnp.maximum(labels, 0)
+    return {
+        "spread": jax.tree.map(lambda x: x[anchors, labels], values["spread"]),
+        "box_std": values["box_std"][anchors],
+    } if values else values
+
+
+def _spread(found: dict, scale: jax.Array) -> dict[str, jax.Array]:
+    """What `predict` says of the spread at detections; boxes are brought back as they are."""
+    if not found:
+        return {}
+    spread: Spread = found["spread"]
+    return {
+        "score_std": spread.std[..., 0],
+        "box_std": found["box_std"] / jnp.tile(scale, 2)[:, None, :],
+        "entropy": spread.entropy,
+        "expected_entropy": spread.expected_entropy,
+        "mutual_information": spread.mutual_information,
+    }
 
 
 def _sums(parts: dict) -> dict:

@@ -17,6 +17,8 @@ from models.fcn import FCN
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
+from training import monte_carlo, reliability
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -121,10 +123,12 @@ class Segmentation(Task):
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
           classes]`, see `confusion_matrix`. Of images without labels, whose sizes nothing bounds,
-          `logits`, `scale` and `original_size`.
+          `logits`, `scale` and `original_size`; of samples also `spread`, float32 `[batch, height,
+          width, 3]` where the logits are, of `_SPREAD`.
         """
         if "label" not in batch:
-            return {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
+            found = {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
+            return found | ({"spread": _spread_maps(out)} if "spread" in out else {})
 
         def of_example(example):
             logits, label, scale = example
@@ -139,6 +143,51 @@ class Segmentation(Task):
         return by_device(lambda *arrays: jax.lax.map(of_example, arrays))(
             out["logits"], batch["label"], batch["scale"]
         )
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        return jax.nn.log_softmax(out["logits"]), {}
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        # Where they are interpolated, the class of a pixel is that of logits: of these differ only
+        # by what is the same for all classes of a cell.
+        return {"logits": spread.log_mean, "spread": spread}
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        """Sums over each image's pixels that count, at its own size.
+
+        Returns:
+          `nll` `[batch]`; `calibration`, `[batch, 3, bins]`, see `reliability.calibration`; and
+          `histograms`, int32 `[batch, scores, bins, 2]`, of each score the right and wrong pixels.
+        """
+        names = monte_carlo.SCORES if "spread" in out else monte_carlo.SCORES[:2]
+        maps = _spread_maps(out) if "spread" in out else out["logits"][..., :0]
+
+        def of_example(example):
+            logits, maps, label, scale = example
+            values = jnp.concatenate([logits, maps], axis=-1)
+            values = resize_to_original(values, self.stride, scale, label.shape)
+            log_p = jax.nn.log_softmax(values[..., : logits.shape[-1]])
+            found = monte_carlo.scores(log_p)
+            maps = jnp.moveaxis(values[..., logits.shape[-1] :], -1, 0)
+            found |= dict(zip(_SPREAD, maps, strict=False))
+            return reliability.pixel_sums(log_p, [found[name] for name in names], label, IGNORE)
+
+        return by_device(lambda *arrays: jax.lax.map(of_example, arrays))(
+            out["logits"], maps, batch["label"], batch["scale"]
+        )
+
+    def judge(self, collected: dict) -> dict:
+        """`nll` in nats, `ece`, and `auroc` of each score, of pixels."""
+        counts, right, confidence = collected["calibration"].sum(0, dtype=np.float64)
+        histograms = collected["histograms"]
+        return {
+            "nll": float(collected["nll"].sum(dtype=np.float64) / max(counts.sum(), 1)),
+            "ece": reliability.ece(counts, right, confidence),
+            "auroc": {
+                name: reliability.auroc_of_histograms(histograms[:, index])
+                for index, name in enumerate(monte_carlo.SCORES[: histograms.shape[1]])
+            },
+        }
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """The confusion matrix over the examples that `batch["mask"]` keeps."""
@@ -208,6 +257,16 @@ class Segmentation(Task):
         size = tuple(prediction["original_size"].tolist())
         logits = resize_to_original(prediction["logits"], self.stride, prediction["scale"], size)
         return np.asarray(logits.argmax(-1))
+
+
+# What of samples is interpolated beside their mean; the entropy is that of the pixel's own mean.
+_SPREAD = ("expected_entropy", "mutual_information", "std")
+
+
+def _spread_maps(out: dict) -> jax.Array:
+    """`[batch, height, width, 3]`, of `_SPREAD`."""
+    found = monte_carlo.scores(out["logits"], out["spread"])
+    return jnp.stack([found[name] for name in _SPREAD], axis=-1)
 
 
 def resize_to_original(
