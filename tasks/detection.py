@@ -218,12 +218,14 @@ class Detection(Task):
         """Each class against all else, and each anchor's box in pixels of what the network saw."""
         logits = out["class_logits"]
         log_p = jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], axis=-1)
-        return log_p, {"boxes": box_lib.decode(out["box_codes"], jnp.asarray(self.anchors))}
+        boxes = jax.vmap(box_lib.decode, (0, None))(out["box_codes"], jnp.asarray(self.anchors))
+        return log_p, {"boxes": boxes}
 
     def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        encode = jax.vmap(box_lib.encode, (0, None))
         return {
             "class_logits": spread.log_mean[..., 0] - spread.log_mean[..., 1],
-            "box_codes": box_lib.encode(moments["boxes"].mean, jnp.asarray(self.anchors)),
+            "box_codes": encode(moments["boxes"].mean, jnp.asarray(self.anchors)),
             "spread": spread,
             "box_std": moments["boxes"].std,
         }

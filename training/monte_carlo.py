@@ -45,8 +45,21 @@ class Moments(NamedTuple):
 
 def entropy(log_probabilities: jax.Array) -> jax.Array:
     """Entropy `[...]`, in nats, of distributions over the last axis, given as logarithms."""
-    p = jnp.exp(log_probabilities)
-    return -jnp.sum(jnp.where(p == 0, 0.0, p * log_probabilities), axis=-1)
+    p = _others(log_probabilities)
+    rest = p.sum(-1)
+    # The likeliest one's own logarithm is 0 in float32 wherever a network is sure.
+    likeliest = -(1.0 - rest) * jnp.log1p(-rest)
+    return likeliest - jnp.sum(jnp.where(p == 0, 0.0, p * log_probabilities), axis=-1)
+
+
+def _others(log_probabilities):
+    """Probabilities, with 0 for the likeliest class."""
+    return jnp.where(_is_likeliest(log_probabilities), 0.0, jnp.exp(log_probabilities))
+
+
+def _is_likeliest(log_probabilities):
+    classes = log_probabilities.shape[-1]
+    return jax.nn.one_hot(log_probabilities.argmax(-1), classes, dtype=bool)
 
 
 def scores(log_probabilities: jax.Array, spread: Spread | None = None) -> dict[str, jax.Array]:
@@ -60,11 +73,8 @@ def scores(log_probabilities: jax.Array, spread: Spread | None = None) -> dict[s
       `max_probability`: how much it lacks to 1; `entropy`; and with samples `expected_entropy`,
       `mutual_information` and `std`, that of the likeliest class.
     """
-    likeliest = log_probabilities.argmax(-1)[..., None]
-    others = jnp.arange(log_probabilities.shape[-1]) != likeliest
     found = {
-        # The sum of the others: 1 less the highest is 0 in float32 for all who are sure.
-        "max_probability": jnp.sum(jnp.where(others, jnp.exp(log_probabilities), 0.0), axis=-1),
+        "max_probability": _others(log_probabilities).sum(-1),
         "entropy": entropy(log_probabilities),
     }
     if spread is None:
@@ -72,7 +82,7 @@ def scores(log_probabilities: jax.Array, spread: Spread | None = None) -> dict[s
     return found | {
         "expected_entropy": spread.expected_entropy,
         "mutual_information": spread.mutual_information,
-        "std": jnp.take_along_axis(spread.std, likeliest, axis=-1)[..., 0],
+        "std": jnp.sum(jnp.where(_is_likeliest(log_probabilities), spread.std, 0.0), axis=-1),
     }
 
 
