@@ -20,24 +20,9 @@ import numpy as np
 from experiments import trained
 from experiments.runner import Run, make_runs, parse, parser, run_all
 from experiments.tables import compared, heading, provenance, to_csv, warn
-from inputs.transforms import resize
+from prediction.cam import make_maps, overlay
 from training.files import write
 from training.plots import save_figure
-
-
-def activation_maps(features: jax.Array, kernel: jax.Array, labels: jax.Array) -> jax.Array:
-    """The class activation map of each image's class.
-
-    Args:
-      features: `[batch, height, width, channels]`, of the last group.
-      kernel: `[channels, classes]`, of the head.
-      labels: int `[batch]`.
-
-    Returns:
-      float32 `[batch, height, width]`.
-    """
-    weights = kernel.T[labels].astype(jnp.float32)
-    return jnp.einsum("bhwc,bc->bhw", features.astype(jnp.float32), weights)
 
 
 def effective_share(maps: jax.Array) -> jax.Array:
@@ -55,13 +40,11 @@ def effective_share(maps: jax.Array) -> jax.Array:
 def look(run: Run, chosen: set[int]) -> tuple[np.ndarray, dict[int, tuple]]:
     """The effective share of each image of the split, and (image, label, map) of the chosen."""
     plan, variables = trained.load(run)
+    make = make_maps(plan)
 
     @jax.jit
     def maps_of(variables, batch):
-        params, stats = variables["params"], variables["batch_stats"]
-        out, _ = plan.network.apply(params, stats, plan.task.inputs(batch), train=False)
-        kernel = params["head"]["kernel"]
-        maps = activation_maps(out["group4"], kernel, batch["label"])
+        maps = make(variables, batch, batch["label"])
         return maps, effective_share(maps)
 
     shares, shown, position = [], {}, 0
@@ -107,10 +90,7 @@ def draw(shown: dict[str, dict[int, tuple]]) -> matplotlib.figure.Figure:
         axes[0, column].set_title(f"image {position}", fontsize=8)
         for line, (row, pictures) in enumerate(shown.items(), start=1):
             image, _, own = pictures[position]
-            positive = np.maximum(own, 0) / max(own.max(), 1e-9)
-            heat = resize((255 * positive).astype(np.uint8)[..., None], image.shape[:2])[..., 0]
-            axes[line, column].imshow(image.squeeze(), cmap="gray")
-            axes[line, column].imshow(heat, cmap="jet", alpha=0.5, vmin=0, vmax=255)
+            overlay(axes[line, column], image, own)
             axes[line, 0].set_ylabel(row, fontsize=8)
     axes[0, 0].set_ylabel("input", fontsize=8)
     return figure

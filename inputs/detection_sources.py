@@ -108,7 +108,9 @@ class _Files:
         if image.shape[:2] != expected:
             raise DataError(
                 f"{self.paths[index]} is {image.shape[:2]} (height, width), its annotation says"
-                f" {expected}: the boxes belong to another image, or it was resized or turned."
+                f" {expected}: the boxes belong to another image, or it was resized or turned. An"
+                " EXIF rotation is not applied here, as boxes are of the stored pixels: where they"
+                " are not, store these upright (mogrify -auto-orient)."
             )
         return self.annotations.example(index, image)
 

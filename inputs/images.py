@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from inputs.reading import EXAMPLE_BYTES, DataError, open_file, read_file
 
@@ -30,26 +30,71 @@ _DAMAGED = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,  # where warnings are errors
 )
+_JPEG = b"\xff\xd8"
+_EXIF_BYTES = 2**16
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# What shows the pixels upright, by EXIF's orientation.
+_TURNS = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
 
 
-def read_image(path: str, channels: int = 3) -> np.ndarray:
+def read_image(path: str, channels: int = 3, *, upright: bool = False) -> np.ndarray:
     """Reads an image file to uint8 `[height, width, channels]`; see `decode_image`."""
-    return decode_image(read_file(path), path, channels)
+    return decode_image(read_file(path), path, channels, upright=upright)
 
 
-def decode_image(encoded: bytes, name: str, channels: int = 3) -> np.ndarray:
+def decode_image(
+    encoded: bytes, name: str, channels: int = 3, *, upright: bool = False
+) -> np.ndarray:
     """Decodes an image file's bytes to uint8 `[height, width, channels]`.
 
     Gray, palette, RGBA, CMYK and 16-bit images are converted to `channels` (1, 3 or 4). Pixels
-    come as they are stored: an EXIF rotation is ignored, or boxes and masks would not fit.
+    come as they are stored, or with `upright` as EXIF's orientation has them shown: not where boxes
+    or masks are of the stored pixels, as COCO's are.
 
     Raises:
       DataError: `encoded` is no image, or is cut short; the message names it as `name`.
     """
+    pixels = _decoded(encoded, name, channels)
+    return _turned(pixels, orientation(encoded, name)) if upright else pixels
+
+
+def orientation(encoded: bytes | str, name: str) -> int:
+    """EXIF's orientation of an image file, given by its bytes or path, from 1, upright, to 8.
+
+    Raises:
+      DataError: it is no image.
+    """
+    # Where it says nothing, as most do not, Pillow need not look; a JPEG has its EXIF first.
+    if isinstance(encoded, bytes) and encoded[:2] == _JPEG and b"Exif" not in encoded[:_EXIF_BYTES]:
+        return 1
+    with _open(encoded, name) as image:
+        if image.format == "TIFF":  # which Pillow turns itself
+            return 1
+        try:
+            found = image.getexif().get(ExifTags.Base.Orientation)
+        except _DAMAGED:  # of the picture that says nothing
+            return 1
+    return found if found in _TURNS else 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels `[height, width, ...]` as EXIF's orientation has them shown."""
+    return pixels if orientation == 1 else np.ascontiguousarray(_TURNS[orientation](pixels))
+
+
+def _decoded(encoded: bytes, name: str, channels: int) -> np.ndarray:
+    """The pixels as they are stored."""
     if channels == 3 and (pixels := _jpeg(encoded)) is not None:
         return pixels
-    with _opened(io.BytesIO(encoded), name) as image:
+    with _open(encoded, name) as image:
         image.load()
         _check_sums(image, encoded)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, not scale them
@@ -84,21 +129,22 @@ class EncodedImage:
     Attributes:
       encoded: the bytes.
       name: what errors call it.
-      channels: 1, 3 or 4, as of `decode_image`.
+      channels, upright: as of `decode_image`.
     """
 
     encoded: bytes
     name: str
     channels: int = 3
+    upright: bool = False
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels, from the head of the file; DataError if it is no image."""
-        return *image_size(self.encoded, self.name), self.channels
+        return *image_size(self.encoded, self.name, upright=self.upright), self.channels
 
     def decode(self) -> np.ndarray:
         """The whole image; see `decode_image`."""
-        return decode_image(self.encoded, self.name, self.channels)
+        return decode_image(self.encoded, self.name, self.channels, upright=self.upright)
 
     def reduced(self, box: tuple[slice, slice], size: int) -> np.ndarray:
         """The rows and columns of `box`, perhaps reduced, but to no less than `size` on a side.
@@ -111,6 +157,8 @@ class EncodedImage:
         if factor > 1 and self.channels == 3:
             pixels = _jpeg(self.encoded, factor)
             if pixels is not None:
+                if self.upright:
+                    pixels = _turned(pixels, orientation(self.encoded, self.name))
                 return pixels[tuple(slice(s.start // factor, -(-s.stop // factor)) for s in box)]
         return self.decode()[box]
 
@@ -124,7 +172,7 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
       DataError: as `decode_image`; also where pixels are colours, from which nothing tells the
         class.
     """
-    with _opened(io.BytesIO(encoded), name) as image:
+    with _open(encoded, name) as image:
         if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
             raise DataError(
                 f"{name} is a colour image ({image.mode}), where a mask has a class index in each"
@@ -134,19 +182,29 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
         return np.array(image)
 
 
-def image_size(encoded: bytes | str, name: str) -> tuple[int, int]:
+def image_size(encoded: bytes | str, name: str, *, upright: bool = False) -> tuple[int, int]:
     """Height and width, from the head of an image file, given by its bytes or its path.
+
+    With `upright` as EXIF's orientation has it shown.
 
     Raises:
       DataError: it is no image, or too large a one.
     """
+    with _open(encoded, name) as image:
+        size = image.height, image.width
+    turned = upright and orientation(encoded, name) >= 5
+    return size[::-1] if turned else size
+
+
+@contextlib.contextmanager
+def _open(encoded: bytes | str, name: str) -> Iterator[Image.Image]:
+    """Opens an image, given by its bytes or its path."""
     with contextlib.ExitStack() as stack:
         if isinstance(encoded, str):
             source = stack.enter_context(open_file(encoded, EXAMPLE_BYTES))
         else:
             source = io.BytesIO(encoded)
-        image = stack.enter_context(_opened(source, name))
-        return image.height, image.width
+        yield stack.enter_context(_opened(source, name))
 
 
 def _check_sums(image: Image.Image, encoded: bytes) -> None:

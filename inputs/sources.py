@@ -110,7 +110,7 @@ class _ImageFolder:
 
     def __getitem__(self, index: int) -> Example:
         path = os.path.join(self.folder, self.files[index])
-        image = EncodedImage(read_file(path), path)
+        image = EncodedImage(read_file(path), path, upright=True)
         return {"image": image.decode() if self.decode else image, "label": self.labels[index]}
 
 

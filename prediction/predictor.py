@@ -2,14 +2,13 @@
 
 import abc
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from inputs import pipeline
-from inputs.images import read_image
+from inputs.images import DataError, read_image
 from tasks.base import Task
 
 # A file's path, or uint8 `[height, width, channels]`.
@@ -59,32 +58,48 @@ class Predictor(abc.ABC):
         Raises:
           DataError: there are none, or one cannot be read.
         """
-        return [self.task.describe(prediction) for prediction in self.each(images) if prediction]
+        found = []
+        for prediction in self.each(images):
+            if isinstance(prediction, DataError):
+                raise prediction
+            found.append(self.task.describe(prediction))
+        return found
 
-    def each(self, images: Sequence[Image], *, on_error: str = "raise") -> Iterator[dict | None]:
+    def each(self, images: Sequence[Image]) -> Iterator[dict[str, np.ndarray] | DataError]:
         """Yields `task.predict`'s arrays of each image in turn, as batches are done.
 
-        The next images are read meanwhile.
+        The next images are read meanwhile. Of one that cannot be read it is the error.
 
         Args:
           images: as of `predict`.
-          on_error: "raise" DataError at an image that cannot be read, or "skip" it: its prediction
-            is None.
+
+        Raises:
+          DataError: there are none.
         """
         size = self.batch_size(len(images))
         batches = pipeline.eval_batches(
             _Unlabeled(self.task, images),
-            self.task.transform(train=False),
+            _with_unread(self.task.transform(train=False)),
             batch_size=size,
             rows=self.rows(size),
-            on_error=on_error,
-            num_threads=self.task.config.data.num_threads,
+            num_threads=self.task.config.data.num_threads or 16,  # 0 is for images in memory
         )
         for number, batch in enumerate(batches):
+            batch["mask"] &= ~batch.pop("unread")
             found = self(batch)
-            for row in range(min(size, len(images) - number * size)):
-                read = found["mask"][row]
-                yield {name: values[row] for name, values in found.items()} if read else None
+            for row, image in enumerate(images[number * size : (number + 1) * size]):
+                if found["mask"][row]:
+                    yield {name: values[row] for name, values in found.items()}
+                else:
+                    yield self._error(image)
+
+    def _error(self, image: Image) -> DataError:
+        """Why an image was not read, perhaps by another process, which cannot tell it."""
+        try:
+            read(image, self.task)
+        except DataError as error:
+            return error
+        return DataError(f"{image} could not be read")
 
 
 class _Unlabeled:
@@ -98,22 +113,41 @@ class _Unlabeled:
         return len(self._images)
 
     def __getitem__(self, index: int):
-        return self._task.unlabeled(read(self._images[index], self._task), index)
+        try:
+            image, unread = read(self._images[index], self._task), False
+        except DataError:  # a blank takes its place in the batch
+            image, unread = np.zeros((1, 1, self._task.config.data.channels), np.uint8), True
+        return {**self._task.unlabeled(image, index), "unread": np.bool_(unread)}
+
+
+def _with_unread(transform):
+    def apply(example, rng):
+        unread = example.pop("unread")
+        return transform(example, rng) | {"unread": unread}
+
+    return apply
 
 
 def read(image: Image, task: Task) -> np.ndarray:
-    """The pixels of an image as its task takes them, uint8 `[height, width, channels]`.
+    """The pixels of an image as its task takes them, a photograph upright.
+
+    Returns:
+      uint8 `[height, width, channels]`.
 
     Raises:
-      DataError: a file that cannot be read.
+      DataError: a file that cannot be read; the message says no more than why.
       ValueError: an array of another shape or dtype.
     """
     channels = task.config.data.channels
     if not isinstance(image, np.ndarray):
-        return read_image(str(pathlib.Path(image)), channels)
+        try:
+            return read_image(os.fspath(image), channels, upright=True)
+        except DataError as error:
+            # What it advises is to leave the file out, as is done.
+            raise DataError(str(error).rsplit("): ", 1)[0] + ")") from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
         raise ValueError(
-            f"an image must be uint8 [height, width, {channels}], got {image.dtype}"
+            f"an image must be uint8 [height, width, {channels}], got {image.dtype} "
             f"{list(image.shape)}"
         )
     return image

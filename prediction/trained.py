@@ -7,11 +7,13 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from prediction.cam import make_maps
 from prediction.predictor import Predictor
 from tasks import make_task
 from training import multihost, sharding
+from training.config import ConfigError
 from training.plan import make_plan
-from training.state import variables
+from training.state import variables, weights
 
 
 class TrainedRun(Predictor):
@@ -42,14 +44,16 @@ class TrainedRun(Predictor):
         Raises:
           ConfigError: see `open_run`.
         """
+        if min_score is not None:
+            _set_min_score(config, min_score)
         self.plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
         multihost.hold_config_to_process_0(config)
         state = self.plan.restore(directory, checkpoint)
         self.variables = variables(state)
-        step = int(state["step"])
-        kind = "moving average (EMA) of the weights" if "ema" in state else "weights"
-        super().__init__(self.plan.task, step, f"{kind} of step {step}, {directory / str(step)}")
+        super().__init__(self.plan.task, int(state["step"]), weights(state, directory))
         self._step = self.plan.eval_step()
+        if cam:
+            self._step = _with_maps(self._step, make_maps(self.plan))
 
     def __call__(self, batch):
         keep_prob = np.float32(1)  # without effect: nothing is dropped
@@ -70,3 +74,27 @@ class TrainedRun(Predictor):
         """The network itself, which takes normalised images: `model(x, train=False)`."""
         parts = (self.variables["params"], self.variables["batch_stats"])
         return nnx.merge(self.plan.network.graphdef, *parts, copy=True)
+
+
+def _with_maps(step, maps):
+    """The step, whose predictions have a map `cam` of each image's likeliest class."""
+
+    @jax.jit
+    def with_maps(variables, batch, key, keep_prob):
+        sums, predictions = step(variables, batch, key, keep_prob)
+        # XLA computes once what the two have in common, the network.
+        labels = predictions["logits"].argmax(-1)
+        return sums, predictions | {"cam": maps(variables, batch, labels)}
+
+    return with_maps
+
+
+def _set_min_score(config, min_score: float):
+    """Has boxes of a lower score neither told nor drawn."""
+    if "detection" not in config:
+        raise ConfigError(
+            f"a least score is of boxes: this run is of task {config.task!r}, which has none"
+        )
+    if not 0 <= min_score <= 1:
+        raise ConfigError(f"min_score must be in [0, 1], got {min_score}")
+    config.detection.update(min_score=min_score, picture_score=min_score)

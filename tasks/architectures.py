@@ -8,7 +8,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from dropblock import checks
 from models import amoebanet, resnet
@@ -29,12 +31,15 @@ class Architecture:
         and all must be equal where one takes another's parameters for its backbone.
       backbone: whether pyramids can stand on it.
       torch: whether `weights.resnet` has its layers' names in PyTorch.
+      features: `out -> [batch, height, width, channels]`, of the network's output the map whose
+        mean over positions its layer `head` takes; None where it takes another.
     """
 
     make: Callable[[Any], Callable]
     fields: tuple[str, ...]
     backbone: bool
     torch: bool = False
+    features: Callable[[dict], jax.Array] | None = None
 
 
 def _resnet(config):
@@ -72,6 +77,11 @@ def _amoebanet(config):
     )
 
 
+def _last_cell(out):
+    last = max((name for name in out if name.startswith("cell")), key=lambda name: int(name[4:]))
+    return nnx.relu(out[last])
+
+
 def _norm(config, norm: Norm) -> Norm:
     """A network's own constants of BatchNorm, with the config's groups."""
     return dataclasses.replace(norm, group_size=config.model.get("bn_group_size", 0))  # as above
@@ -83,11 +93,13 @@ ARCHITECTURES = {
         ("depth", "width_multiplier", "stem", "stem_stride", "convention"),
         backbone=True,
         torch=True,
+        features=lambda out: out["group4"],
     ),
     "amoebanet": Architecture(
         _amoebanet,
         ("cells",),
         backbone=False,
+        features=_last_cell,
     ),
 }
 

@@ -34,9 +34,13 @@ class Task(abc.ABC):
       num_train, num_eval: examples of the two splits, from the data, else from the config.
       class_names: what labels index.
       missing: what is missing of the data, or None.
+      legend: what one has to know to read predictions.
+      first_category: the id of the first class in predictions, as COCO's files or masks have it.
     """
 
     best_metric: str
+    legend = ""
+    first_category = 0
     collects = False
     architecture: Architecture
     class_layers: tuple[str, ...] = ("head",)
@@ -250,9 +254,26 @@ class Task(abc.ABC):
     def unlabeled(self, image: np.ndarray, index: int) -> Mapping[str, Any]:
         """An example of an image of which nothing else is known."""
 
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The classes and their ids in predictions, as COCO has them."""
+        names = enumerate(self.class_names, start=self.first_category)
+        return [{"id": id, "name": name} for id, name in names]
+
     @abc.abstractmethod
     def describe(self, prediction: dict) -> dict[str, Any]:
-        """One image's prediction, as `predict` gives it, in JSON's types."""
+        """One image's prediction, as `predict` gives it, in JSON's types.
+
+        What is found at places is a list `annotations`, as COCO has it but for the ids.
+        """
+
+    def mask(self, prediction: dict) -> np.ndarray | None:
+        """The class of each pixel of one image, uint8 of its own size, where a task tells that."""
+        return None
+
+    def probabilities(self, prediction: dict) -> np.ndarray | None:
+        """The probability of each class for one image, where a task tells that."""
+        return None
 
     @abc.abstractmethod
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":

@@ -26,6 +26,7 @@ class Classification(Task):
     """What classification adds to the training loop."""
 
     best_metric = "top1"
+    legend = "classes of each image by falling probability"
     class_layers = ("head", "aux/dense")
 
     def __init__(self, config, **options):
@@ -209,11 +210,15 @@ class Classification(Task):
     def unlabeled(self, image: np.ndarray, index: int) -> dict:
         return {"image": image, "label": np.int32(0)}
 
+    def probabilities(self, prediction: dict) -> np.ndarray:
+        """The softmax of the logits, float64 `[classes]`."""
+        logits = np.asarray(prediction["logits"], np.float64)
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
+
     def describe(self, prediction: dict) -> dict:
         """The five likeliest classes (or all) and their probabilities."""
-        logits = np.asarray(prediction["logits"], np.float64)
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
+        probabilities = self.probabilities(prediction)
         best = np.argsort(-probabilities, kind="stable")[:5]
         return {
             "top5": [

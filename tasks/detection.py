@@ -46,6 +46,11 @@ class Detection(Task):
     """
 
     best_metric = "AP"
+    legend = (
+        "annotations are detections in COCO's form: bbox is [x, y, width, height] in pixels of the "
+        "image as it is seen upright, x and y of its upper left corner"
+    )
+    first_category = 1
     class_layers = ("class_head/output",)
     collects = True
     eval: DetectionSource
@@ -382,15 +387,24 @@ class Detection(Task):
         }
 
     def describe(self, prediction: dict) -> dict:
-        """The detections by falling score; boxes are `[ymin, xmin, ymax, xmax]` in pixels."""
+        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels."""
         boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
-        return {
-            "detections": [
-                {"class": self.class_names[label], "score": float(score), "box": box.tolist()}
-                for box, score, label in zip(boxes, scores, labels, strict=True)
-                if label >= 0
-            ]
-        }
+        sure = (labels >= 0) & (scores >= self.config.detection.min_score)
+        annotations = []
+        for box, score, label in zip(boxes[sure], scores[sure], labels[sure], strict=True):
+            ymin, xmin, ymax, xmax = box.astype(float).tolist()
+            height, width = ymax - ymin, xmax - xmin
+            annotations.append(
+                {
+                    "category_id": int(label) + self.first_category,
+                    "category": self.class_names[label],
+                    "bbox": [xmin, ymin, width, height],
+                    "area": height * width,
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+        return {"annotations": annotations}
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its surer detections."""

@@ -72,6 +72,17 @@ def show_mask(axis, mask: np.ndarray):
     axis.imshow(_colors(mask), interpolation="nearest")
 
 
+def show_overlay(axis, image: np.ndarray, mask: np.ndarray):
+    """Draws an image with its mask's colours over it."""
+    colors = _colors(mask)
+    axis.imshow((image.astype(np.uint16) + colors + 1) // 2)
+
+
+def palette() -> bytes:
+    """The 256 colours of `show_mask`, as Pillow has a palette."""
+    return _colors(np.arange(256)).tobytes()
+
+
 def add_legend(
     figure: "matplotlib.figure.Figure", masks: Sequence[np.ndarray], class_names: Sequence[str]
 ):
@@ -80,7 +91,9 @@ def add_legend(
 
     names = {IGNORE: "ignored"} | dict(enumerate(class_names))
     patches = [
-        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=shortened(names[value]))
+        matplotlib.patches.Patch(
+            fc=_colors(value) / 255, ec="gray", label=shortened(names[value])
+        )
         for value in sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
     ]
     legend = figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)

@@ -32,6 +32,10 @@ class Segmentation(Task):
     """
 
     best_metric = "mIoU"
+    legend = (
+        "mask is a PNG of the size of the image as it is seen upright, whose pixels are the ids of "
+        "the categories; pixels counts them"
+    )
     class_layers = ("output",)
     eval: SegmentationSource
 
@@ -239,24 +243,36 @@ class Segmentation(Task):
 
     def describe(self, prediction: dict) -> dict:
         """The pixels of each class that is found."""
-        values, counts = np.unique(self._classes(prediction), return_counts=True)
+        values, counts = np.unique(self.mask(prediction), return_counts=True)
         names = (self.class_names[value] for value in values)
         return {"pixels": dict(zip(names, counts.tolist(), strict=True))}
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
-        """The image, and the class of each pixel."""
-        classes = self._classes(prediction)
+        """The image, and the class of each pixel over it."""
+        classes = self.mask(prediction)
         figure, axes = pictures.grid(1, 2, side=4.0)
         pictures.show(axes[0], image)
-        pictures.show_mask(axes[1], classes)
+        pictures.show_overlay(axes[1], image, classes)
         pictures.add_legend(figure, [classes], self.class_names)
         return figure
 
-    def _classes(self, prediction: dict) -> np.ndarray:
-        """Of an image without label, at its own size."""
-        size = tuple(prediction["original_size"].tolist())
-        logits = resize_to_original(prediction["logits"], self.stride, prediction["scale"], size)
-        return np.asarray(logits.argmax(-1))
+    def mask(self, prediction: dict) -> np.ndarray:
+        """The class of each pixel, uint8, at the image's own size."""
+        if "classes" in prediction:
+            return prediction["classes"]
+        logits = np.asarray(prediction["logits"], np.float32)
+        height, width = prediction["original_size"].tolist()
+        rows, columns = (
+            _interpolation(np, *axis, self.stride)
+            for axis in zip((height, width), logits.shape, prediction["scale"], strict=False)
+        )
+        across = np.einsum("hwc,xw->hxc", logits, columns, optimize=True)
+        # A few rows at a time: the logits of a large photograph are gigabytes.
+        bands = [
+            np.tensordot(rows[first : first + 32], across, 1).argmax(-1)
+            for first in range(0, height, 32)
+        ]
+        return np.concatenate(bands).astype(np.uint8)
 
 
 # What of samples is interpolated beside their mean; the entropy is that of the pixel's own mean.
@@ -288,14 +304,18 @@ def resize_to_original(
     Returns:
       `[*size, classes]`, linear between the cells and constant beyond the last.
     """
-
-    def weights(count, cells, scale):
-        positions = ((jnp.arange(count) + 0.5) * scale - 0.5) / stride
-        positions = jnp.clip(positions, 0.0, cells - 1.0)
-        return jnp.maximum(1.0 - jnp.abs(positions[:, None] - jnp.arange(cells)[None, :]), 0.0)
-
-    rows, columns = (weights(*axis) for axis in zip(size, logits.shape, scale, strict=False))
+    rows, columns = (
+        _interpolation(jnp, *axis, stride) for axis in zip(size, logits.shape, scale, strict=False)
+    )
     return jnp.einsum("hwc,yh,xw->yxc", logits, rows, columns, precision="highest")
+
+
+def _interpolation(xp, count: int, cells: int, scale, stride: int):
+    """Weights of cells in pixels of the original, `[count, cells]`, in numpy or jax.numpy."""
+    positions = ((xp.arange(count, dtype=xp.float32) + 0.5) * scale - 0.5) / stride
+    positions = xp.clip(positions, 0.0, cells - 1.0)
+    distances = xp.abs(positions[:, None] - xp.arange(cells, dtype=xp.float32)[None, :])
+    return xp.maximum(1.0 - distances, 0.0)
 
 
 def confusion_matrix(labels: jax.Array, classes: jax.Array, num_classes: int) -> jax.Array:

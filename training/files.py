@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -36,8 +37,11 @@ def _reason(error: OSError | ValueError) -> str | None:
     return os.strerror(int(number[1])) if number else None
 
 
-def write(path: pathlib.Path | epath.Path, text: str):
-    """Writes a file whole or not at all, whatever kills this process or writes beside it.
+@contextlib.contextmanager
+def replacing(path: Any) -> Iterator[Any]:
+    """Within it a draft is written, whose path it gives; it then takes the file's place.
+
+    So the file is whole, or what it was, whatever kills this process or writes beside it.
 
     Raises:
       WriteError: it cannot be written; what was there is still there.
@@ -46,12 +50,18 @@ def write(path: pathlib.Path | epath.Path, text: str):
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text)
+            yield draft
             draft.replace(path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+def write(path: pathlib.Path | epath.Path, text: str):
+    """Writes a text as `replacing` does."""
+    with replacing(path) as draft:
+        draft.write_text(text)
 
 
 def is_file(path: pathlib.Path | epath.Path) -> bool:

@@ -108,3 +108,10 @@ def variables(state: dict) -> dict:
     if "ema" in state:
         return state["ema"]
     return {name: state[name] for name in ("params", "batch_stats")}
+
+
+def weights(state: dict, directory) -> str:
+    """Which weights `variables` gives of a checkpoint in a folder, and where from, for the eye."""
+    step = int(state["step"])
+    what = "moving average (EMA) of the weights" if "ema" in state else "weights"
+    return f"{what} of step {step}, {directory / str(step)}"

@@ -8,6 +8,7 @@ import pytest
 
 import processes
 from experiments import figure5, figure6
+from prediction.cam import activation_maps
 
 
 def test_figure5_has_the_papers_points():
@@ -24,7 +25,7 @@ def test_activation_maps_against_the_sum_over_channels():
     features = random.normal(size=(3, 4, 5, 6)).astype(np.float32)
     kernel = random.normal(size=(6, 10)).astype(np.float32)
     labels = np.array([7, 0, 7])
-    got = figure6.activation_maps(jnp.asarray(features), jnp.asarray(kernel), jnp.asarray(labels))
+    got = activation_maps(jnp.asarray(features), jnp.asarray(kernel), jnp.asarray(labels))
     for image, label, own in zip(features, labels, got, strict=True):
         want = sum(kernel[channel, label] * image[..., channel] for channel in range(6))
         np.testing.assert_allclose(own, want, rtol=1e-4, atol=1e-5)

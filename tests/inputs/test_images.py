@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from inputs import images, transforms
-from inputs.images import DataError, EncodedImage, decode_image
+from inputs.images import DataError, EncodedImage, decode_image, image_size, read_image
 from inputs.memory import keep_freed
 from inputs.pipeline import eval_batches, train_batches
 from inputs.sources import classification_source
@@ -76,6 +76,65 @@ def test_a_damaged_jpeg_is_named_wherever_it_is_decoded():
     for decode in (image.decode, lambda: image.reduced((slice(0, 200), slice(0, 200)), 20)):
         with pytest.raises(DataError, match=r"cut.jpg cannot be decoded"):
             decode()
+
+
+def turned(orientation, kind="JPEG", size=(40, 60)):
+    """An image file with EXIF's orientation, and as Pillow shows it upright."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(photo(*size), kind, exif=exif.tobytes())
+    with Image.open(io.BytesIO(data)) as image:
+        return data, np.asarray(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_upright_where_asked_for(orientation, kind, tmp_path):
+    data, upright = turned(orientation, kind)
+    assert upright.shape[:2] == ((40, 60) if orientation < 5 else (60, 40))
+    (tmp_path / "a").write_bytes(data)
+    path = str(tmp_path / "a")
+    np.testing.assert_array_equal(decode_image(data, "a", upright=True), upright)
+    np.testing.assert_array_equal(read_image(path, 1, upright=True).shape, (*upright.shape[:2], 1))
+    np.testing.assert_array_equal(read_image(path), pillow(data))  # boxes are of these pixels
+    image = EncodedImage(data, "a", upright=True)
+    np.testing.assert_array_equal(image.decode(), upright)
+    assert image.shape == upright.shape
+    assert image_size(data, "a", upright=True) == image_size(path, "a", upright=True)
+    assert image_size(path, "a", upright=True) == upright.shape[:2]
+    assert image_size(path, "a") == (40, 60)
+
+
+def test_a_tiff_is_upright_in_any_case():
+    data, upright = turned(6, "TIFF")
+    for image in (EncodedImage(data, "a"), EncodedImage(data, "a", upright=True)):
+        assert image.shape == image.decode().shape == upright.shape
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_reduced_part_is_of_the_upright_photograph(orientation):
+    data, upright = turned(orientation, size=(400, 600))
+    box = slice(41, 399), slice(17, 390)
+    part = EncodedImage(data, "a.jpg", upright=True).reduced(box, 50)
+    want = transforms.resize(upright[box], part.shape[:2]).astype(float)
+    assert len(part) < 100 and np.abs(part - want).mean() < 2
+
+
+@pytest.mark.parametrize("value", [0, 9, 2**16 - 1])
+def test_an_orientation_that_is_none_is_upright(value):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    data = encoded(photo(), exif=exif.tobytes())
+    np.testing.assert_array_equal(decode_image(data, "a", upright=True), decode_image(data, "a"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it passes over
+@pytest.mark.parametrize("at", [10, 14, 18, 22])
+def test_damaged_exif_spoils_no_photograph(at):
+    data = bytearray(turned(6)[0])
+    start = data.index(b"Exif\0\0")
+    data[start + at : start + at + 4] = b"\xff\xfe\xfd\xfc"
+    decode_image(bytes(data), "a", upright=True)
 
 
 @pytest.mark.parametrize("resampling", [BICUBIC, BILINEAR])
@@ -164,3 +223,14 @@ def test_worker_processes_keep_freed_memory_too(monkeypatch):
     monkeypatch.setattr("inputs.pipeline.keep_freed", lambda: kept.append(1))
     called["init"](0, 1)
     assert kept == [1] and callable(keep_freed)
+
+
+def test_a_folder_of_classes_has_photographs_upright(tmp_path):
+    data, upright = turned(6)
+    path = tmp_path / "train" / "cat" / "a.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    for decode in (True, False):
+        source = classification_source("image_folder", str(tmp_path), "train", decode=decode)
+        image = source[0]["image"]
+        np.testing.assert_array_equal(image if decode else image.decode(), upright)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inputs.images import DataError, decode_image
+from inputs.images import DataError
 from inputs.pipeline import eval_batches
 from inputs.sources import Cached, classification_source
 from photos import encoded, photo
@@ -170,16 +170,6 @@ def test_all_modes_become_rgb(tmp_path, mode):
     assert got.shape == want.shape
     # A palette of 256 colours and JPEG lose a little; the others nothing.
     assert np.abs(got - want).mean() < (20 if mode in ("P", "transparent P", "CMYK") else 1e-9)
-
-
-def test_exif_rotation_is_ignored(tmp_path):
-    image = photo(24, 32)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to show
-    turned = encoded(image, exif=exif.tobytes())
-    np.testing.assert_array_equal(
-        read_one(tmp_path, "a.jpg", turned), decode_image(encoded(image), "the same, unturned")
-    )
 
 
 BROKEN = {

@@ -244,7 +244,7 @@ def test_pictures_show_the_surer_detections_of_a_scaled_image(task):
     assert axis.get_title() == f"2 detections of score {least:g} or more"
     assert not figure.axes[1].images and not figure.axes[6].images
     one = {name: values[1] for name, values in found.items()}
-    assert [item["class"] for item in task.describe(one)["detections"]] == ["0", "3", "3"]
+    assert [d["category"] for d in task.describe(one)["annotations"]] == ["0", "3", "3"]
     figure = task.picture(batch["image"][1], one)
     assert len(figure.axes) == 1
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), batch["image"][1, ..., 0])
@@ -280,12 +280,18 @@ def test_an_image_that_cannot_be_read_is_no_reason_not_to_look_at_the_next(task)
 def test_a_prediction_in_words(task, batch, out, predict):
     predictions = predict(out, batch)
     prediction = {name: values[0] for name, values in predictions.items()}
-    described = json.loads(json.dumps(task.describe(prediction)))["detections"]
+    described = json.loads(json.dumps(task.describe(prediction)))["annotations"]
     known = batch["labels"][0] >= 0
     sure = [found for found in described if found["score"] > 0.5]
-    assert {found["class"] for found in sure} == set(map(str, batch["labels"][0][known]))
+    assert {found["category"] for found in sure} == set(map(str, batch["labels"][0][known]))
     scores = [found["score"] for found in described]
     assert scores == sorted(scores, reverse=True)
+    names = {category["id"]: category["name"] for category in task.categories}
+    assert list(names) == list(range(1, 11)) and task.legend
+    for found, box in zip(described, prediction["boxes"], strict=False):
+        x, y, width, height = found["bbox"]
+        np.testing.assert_allclose([y, x, y + height, x + width], box, atol=1e-4)
+        assert found["area"] == width * height and names[found["category_id"]] == found["category"]
     figure = task.picture(batch["image"][0], prediction)
     assert len(figure.axes[0].patches) == len(sure)
 
