@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,18 @@ from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
+
+
+class PixelMap(NamedTuple):
+    """A number for each pixel of an image.
+
+    Attributes:
+      values: uint16 `[height, width]`.
+      scale: what they are to be multiplied by.
+    """
+
+    values: np.ndarray
+    scale: float
 
 
 class Task(abc.ABC):
@@ -270,6 +282,10 @@ class Task(abc.ABC):
     def mask(self, prediction: dict) -> np.ndarray | None:
         """The class of each pixel of one image, uint8 of its own size, where a task tells that."""
         return None
+
+    def maps(self, prediction: dict) -> dict[str, PixelMap]:
+        """What samples say of each pixel of one image, by name, where a task tells that."""
+        return {}
 
     def probabilities(self, prediction: dict) -> np.ndarray | None:
         """The probability of each class for one image, where a task tells that."""

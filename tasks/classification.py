@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -217,14 +217,23 @@ class Classification(Task):
         return powers / powers.sum()
 
     def describe(self, prediction: dict) -> dict:
-        """The five likeliest classes (or all) and their probabilities."""
+        """The five likeliest classes (or all) and their probabilities.
+
+        Of samples also each one's standard deviation, and `uncertainty`: see `monte_carlo.Spread`.
+        """
         probabilities = self.probabilities(prediction)
         best = np.argsort(-probabilities, kind="stable")[:5]
+        top5: list[dict[str, Any]] = [
+            {"class": self.class_names[label], "probability": float(probabilities[label])}
+            for label in best
+        ]
+        if "std" not in prediction:
+            return {"top5": top5}
+        stds = prediction["std"][best].tolist()
+        told = {name: float(prediction[name]) for name in monte_carlo.SCORES[1:-1]}
         return {
-            "top5": [
-                {"class": self.class_names[label], "probability": float(probabilities[label])}
-                for label in best
-            ]
+            "top5": [entry | {"std": std} for entry, std in zip(top5, stds, strict=True)],
+            "uncertainty": told | {"std": stds[0]},
         }
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":

@@ -387,11 +387,23 @@ class Detection(Task):
         }
 
     def describe(self, prediction: dict) -> dict:
-        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels."""
+        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels.
+
+        Of samples also `score_std`, `edges_std` in pixels, `[xmin, ymin, xmax, ymax]`, and
+        entropies and mutual information of the class against all else: see `monte_carlo.Spread`.
+        """
         boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
         sure = (labels >= 0) & (scores >= self.config.detection.min_score)
         annotations = []
-        for box, score, label in zip(boxes[sure], scores[sure], labels[sure], strict=True):
+        spread = [{} for _ in range(sure.sum())]
+        if "score_std" in prediction:
+            edges = prediction["box_std"][..., [1, 0, 3, 2]]
+            told = {"score_std": prediction["score_std"], "edges_std": edges}
+            told |= {name: prediction[name] for name in monte_carlo.SCORES[1:-1]}
+            columns = [values[sure].tolist() for values in told.values()]
+            spread = [dict(zip(told, row, strict=True)) for row in zip(*columns, strict=True)]
+        found = zip(boxes[sure], scores[sure], labels[sure], spread, strict=True)
+        for box, score, label, uncertainty in found:
             ymin, xmin, ymax, xmax = box.astype(float).tolist()
             height, width = ymax - ymin, xmax - xmin
             annotations.append(
@@ -402,6 +414,7 @@ class Detection(Task):
                     "area": height * width,
                     "iscrowd": 0,
                     "score": float(score),
+                    **uncertainty,
                 }
             )
         return {"annotations": annotations}
@@ -434,10 +447,14 @@ _LOSSES = ("class_loss", "box_loss")
 def _at_detections(values: Any, anchors: jax.Array, labels: jax.Array) -> Any:
     """Of one image's `[anchors, ...]`, and of what has classes `[anchors, classes, ...]`."""
     labels = jnp.maximum(labels, 0)
-    return {
-        "spread": jax.tree.map(lambda x: x[anchors, labels], values["spread"]),
-        "box_std": values["box_std"][anchors],
-    } if values else values
+    return (
+        {
+            "spread": jax.tree.map(lambda x: x[anchors, labels], values["spread"]),
+            "box_std": values["box_std"][anchors],
+        }
+        if values
+        else values
+    )
 
 
 def _spread(found: dict, scale: jax.Array) -> dict[str, jax.Array]:

@@ -20,7 +20,7 @@ def drop_at_inference(config: Any, keep_prob: float | None = None) -> float:
         config.drop.keep_prob = keep_prob
     elif config.drop.kind == "none":
         raise ValueError(
-            "the run was trained without dropping: give the --keep_prob that DropBlock should act at"
+            "the run was trained without dropping: say by --keep_prob how much DropBlock is to keep"
         )
     if config.drop.kind == "none":
         config.drop.kind = "dropblock"

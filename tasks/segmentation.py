@@ -1,5 +1,6 @@
 """Semantic segmentation: data, model, loss, one exact confusion matrix, pictures."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from scipy.special import entr, softmax
 
 from dropblock import checks
 from inputs.joint_transforms import IGNORE, segmentation_transform
@@ -16,7 +18,7 @@ from inputs.transforms import ExampleTransform
 from models.fcn import FCN
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color
+from tasks.base import PixelMap, Task, mean_color
 from training import monte_carlo, reliability
 from training.monte_carlo import Moments, Spread
 
@@ -260,19 +262,46 @@ class Segmentation(Task):
         """The class of each pixel, uint8, at the image's own size."""
         if "classes" in prediction:
             return prediction["classes"]
-        logits = np.asarray(prediction["logits"], np.float32)
+        return self._at_pixels(prediction, ("logits",), lambda x: x.argmax(-1).astype(np.uint8))
+
+    def maps(self, prediction: dict) -> dict[str, PixelMap]:
+        """Of samples, at the image's own size: of the likeliest class its mean `probability` and
+        that one's `std`; `entropy` and `mutual_information` in nats, see `monte_carlo.Spread`.
+        """
+        if "spread" not in prediction:
+            return {}
+        classes = len(self.class_names)
+        highest = np.array([1.0, 0.5, math.log(classes), math.log(classes)])
+
+        def of_rows(values):
+            p = softmax(values[..., :classes], axis=-1)
+            spread = dict(zip(_SPREAD, np.moveaxis(values[..., classes:], -1, 0), strict=True))
+            found = (p.max(-1), spread["std"], entr(p).sum(-1), spread["mutual_information"])
+            shares = np.clip(np.stack(found, axis=-1) / np.maximum(highest, 1e-9), 0.0, 1.0)
+            return np.round(65535 * shares).astype(np.uint16)
+
+        values = self._at_pixels(prediction, ("logits", "spread"), of_rows)
+        names = ("probability", "std", "entropy", "mutual_information")
+        return {
+            name: PixelMap(values[..., index], float(highest[index]) / 65535)
+            for index, name in enumerate(names)
+        }
+
+    def _at_pixels(self, prediction, names, function):
+        """A function of `[rows, width, channels]`, interpolated at the pixels of the original."""
+        values = np.concatenate([np.asarray(prediction[n], np.float32) for n in names], axis=-1)
         height, width = prediction["original_size"].tolist()
         rows, columns = (
             _interpolation(np, *axis, self.stride)
-            for axis in zip((height, width), logits.shape, prediction["scale"], strict=False)
+            for axis in zip((height, width), values.shape, prediction["scale"], strict=False)
         )
-        across = np.einsum("hwc,xw->hxc", logits, columns, optimize=True)
+        across = np.einsum("hwc,xw->hxc", values, columns, optimize=True)
         # A few rows at a time: the logits of a large photograph are gigabytes.
         bands = [
-            np.tensordot(rows[first : first + 32], across, 1).argmax(-1)
+            function(np.tensordot(rows[first : first + 32], across, 1))
             for first in range(0, height, 32)
         ]
-        return np.concatenate(bands).astype(np.uint8)
+        return np.concatenate(bands)
 
 
 # What of samples is interpolated beside their mean; the entropy is that of the pixel's own mean.

@@ -169,9 +169,7 @@ class Plan:
         """The training step, lowered for the devices."""
         return self.train_step.lower(self.abstract_state, self.abstract_batch, self.abstract_key)
 
-    def eval_step(
-        self, *, drop: bool = False, mc_samples: int | None = None, judge: bool = False
-    ):
+    def eval_step(self, *, drop: bool = False, mc_samples: int | None = None, judge: bool = False):
         """The jitted `(variables, batch, key, keep_prob) -> (sums, predictions)`.
 
         See `step.make_eval_step`.

@@ -7,8 +7,8 @@ import numpy as np
 # Bins of equal width of the confidence, as in Guo et al. 2017, "On Calibration of Modern Neural
 # Networks".
 BINS = 15
-# A pixel's score is held in bins of equal ratio, 9 an octave, between these powers of 2: there is no
-# room for all of a set's pixels, and a score's order alone counts.
+# A pixel's score is held in bins of equal ratio, 9 an octave, between these powers of 2: a set has
+# more pixels than there is room for, and a score's order alone counts.
 _SCORE_BINS, _LOWEST, _HIGHEST = 256, -24, 4
 # Half the width of a 95 % interval of a normal variable, in standard deviations.
 _NORMAL_95 = 1.96
@@ -64,7 +64,9 @@ def auroc(
     above = 1.0 - (np.cumsum(wrongs) - wrongs / 2) / wrongs.sum()
     area = float(wrongs @ below / wrongs.sum())
     # What an image adds, less what one of its weight would if it were like all.
-    added = wrong * (below[bins] - area) / wrongs.sum() + right * (above[bins] - area) / rights.sum()
+    added = (
+        wrong * (below[bins] - area) / wrongs.sum() + right * (above[bins] - area) / rights.sum()
+    )
     parts = np.bincount(np.unique(image, return_inverse=True)[1], added)
     count = len(parts)
     error = _NORMAL_95 * float(np.sqrt((parts**2).sum() * count / max(count - 1, 1)))

@@ -19,7 +19,7 @@ from training import monte_carlo
 from training.plan import Plan, make_plan
 from training.state import stream
 
-# From a coin's toss to a class that is sure to 1 in 10^30, which float32 holds as a logarithm alone.
+# From coin's tosses to classes that are sure to 1 in 10^30, which float32 holds as logarithms alone.
 LOGITS = np.random.default_rng(0).normal(size=(7, 5, 4)) * np.array([0.01, 1, 5, 20, 70])[:, None]
 
 
@@ -57,7 +57,7 @@ def test_mean_and_spread_are_those_of_all_samples_at_once():
 
 def test_one_sample_and_samples_that_agree_have_no_spread():
     for logits in (LOGITS[:1], np.repeat(LOGITS[2:3], 6, axis=0)):
-        spread, moments, _ = averaged(logits)
+        spread, *_ = averaged(logits)
         log_p = log_softmax(logits[0], axis=-1)
         np.testing.assert_allclose(spread.log_mean, log_p, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(spread.std, 0.0, atol=2e-7)
@@ -87,7 +87,6 @@ CONFIGS = {
     "detection": tiny_detection.get_config,
     "segmentation": tiny_segmentation.get_config,
 }
-
 
 
 SAMPLES = 3
