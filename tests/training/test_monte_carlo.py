@@ -19,7 +19,7 @@ from training import monte_carlo
 from training.plan import Plan, make_plan
 from training.state import stream
 
-# From coin's tosses to classes that are sure to 1 in 10^30, which float32 holds as logarithms alone.
+# From tosses of a coin to classes sure to 1 in 10^30, which float32 holds as logarithms alone.
 LOGITS = np.random.default_rng(0).normal(size=(7, 5, 4)) * np.array([0.01, 1, 5, 20, 70])[:, None]
 
 
