@@ -16,6 +16,7 @@ from inputs.sources import Source
 from inputs.transforms import ExampleTransform
 from tasks.architectures import Architecture
 from tasks.drop import make_drop
+from training.config import ConfigError
 from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
@@ -212,17 +213,20 @@ class Task(abc.ABC):
         `by_device` makes of a function of arrays by example one that each device runs on its own.
         """
 
-    @abc.abstractmethod
     def sampled(self, out: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
         """What of a network's `out`, one of several with dropping on, is averaged.
 
         Returns:
           Log probabilities `[batch, ..., classes]`, and by name what is averaged as it is.
-        """
 
-    @abc.abstractmethod
+        Raises:
+          ConfigError: the task has not said it.
+        """
+        raise ConfigError(f"{self.config.task} has no samples: its task lacks sampled and averaged")
+
     def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
         """The `out` that `predict` takes, of the mean of what `sampled` gave, with its `spread`."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def eval_sums(self, predictions: dict, batch: dict) -> dict[str, jax.Array]:
@@ -239,11 +243,10 @@ class Task(abc.ABC):
 
     # --- How far one may trust the predictions: `to_judge` is traced.
 
-    @abc.abstractmethod
     def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict[str, jax.Array]:
         """What `judge` takes of each example; arguments as of `predict`."""
+        return {}
 
-    @abc.abstractmethod
     def judge(self, collected: dict) -> dict[str, Any]:
         """Calibration, and how well each of `monte_carlo.SCORES` tells right from wrong.
 
@@ -251,6 +254,7 @@ class Task(abc.ABC):
           collected: `to_judge` of all examples that were read, and with `collects` what `predict`
             gave for them.
         """
+        return {}
 
     # --- Pictures and files, and predictions for images of one's own.
 

@@ -135,7 +135,8 @@ def test_maps_are_of_the_images_own_pixels(segmented, tmp_path):
 
     told = uncertainty.save(maps, tmp_path, "a.png")
     for name, entry in told.items():
-        values = np.asarray(Image.open(tmp_path / entry["file"]))
+        with Image.open(tmp_path / entry["file"]) as file:
+            values = np.asarray(file)
         assert values.dtype == np.uint16 and (values == maps[name].values).all()
         assert entry["mean"] == pytest.approx((values * entry["scale"]).mean())
 
@@ -161,7 +162,8 @@ def test_a_mask_is_written_with_its_maps(runs, images, tmp_path):
     (image,) = json.loads((tmp_path / "predictions.json").read_text())["images"]
     assert image["uncertainty"].keys() == {"probability", "std", "entropy", "mutual_information"}
     for entry in image["uncertainty"].values():
-        assert Image.open(tmp_path / entry["file"]).size == (28, 28)
+        with Image.open(tmp_path / entry["file"]) as file:
+            assert file.size == (28, 28)
     assert image["uncertainty"]["mutual_information"]["max"] > 1e-4
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width > 2.5 * picture.height  # three panels

@@ -55,12 +55,15 @@ class Doubling:
     def put_batch(self, batch):
         return batch
 
-    def eval_step(self, *, drop):
+    def eval_step(self, *, drop, mc_samples, judge):
         def step(variables, batch, key, keep_prob):
             self.dropped.append((drop, float(keep_prob)))
+            self.asked = (mc_samples, judge)
             sites = {"head.a": SiteSums(*np.float32([2, 0.5, 1, 3]))} if drop else {}
             sums = {"count": batch["mask"].sum(), "total": (batch["x"] * batch["mask"]).sum()}
             found = {"doubled": variables * batch["x"], "mask": batch["mask"]}
+            if judge:
+                found["judge"] = {"tripled": 3 * batch["x"]}
             return {"sums": sums, "skipped": batch["skipped"].sum(), "sites": sites}, found
 
         return step
@@ -71,6 +74,9 @@ class Doubling:
 
     def score(self, sums, collected):
         return {"total": sums["total"], "seen": collected.get("doubled", np.array([])).tolist()}
+
+    def judge(self, collected):
+        return {"judged": {name: x.tolist() for name, x in collected.items() if name != "mask"}}
 
     def files(self, collected):
         return {"seen.txt": str(collected.get("doubled"))}
@@ -93,6 +99,17 @@ def test_one_batch_may_be_all():
     plan = Doubling(collects=True)
     plan.num_eval, plan.masks = 1, ((False, True),)
     assert make_evaluate(plan)(3).metrics["seen"] == [3]
+
+
+@pytest.mark.parametrize("collects", [False, True])
+def test_what_is_judged_is_of_the_whole_set_and_only_that_is_kept(collects):
+    plan = Doubling(collects)
+    found = make_evaluate(plan, mc_samples=5, judge=True)(2, keep_prob=0.5)
+    judged = {"tripled": [0, 3, 6, 12]}
+    assert found.metrics["judged"] == judged | ({"doubled": [0, 2, 4, 8]} if collects else {})
+    assert plan.asked == (5, True) and plan.dropped == [(False, 0.5)] * 3
+    assert plan.drawn == [([0, 2], [0, 1])]
+    assert "judged" not in make_evaluate(plan)(2).metrics and plan.asked == (None, False)
 
 
 def test_what_is_not_asked_for_is_not_done():
@@ -121,8 +138,8 @@ def test_no_two_batches_drop_the_same_and_every_evaluation_does(plan, monkeypatc
     """The chance that two keys let all six sites drop equally much is about 2e-12."""
     dropped = []
 
-    def eval_step(plan, *, drop):
-        step = whole(plan, drop=drop)
+    def eval_step(plan, **options):
+        step = whole(plan, **options)
 
         def watched(*args):
             sums, predictions = step(*args)
