@@ -7,16 +7,14 @@ import functools
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from scipy.special import entr
 
 from detection import anchors as anchor_lib
-from detection import boxes as box_lib
 from detection import evaluate as evaluate_lib
 from detection.decode import Detections, decode
 from detection.losses import detection_loss
@@ -27,10 +25,10 @@ from inputs.images import DataError
 from inputs.joint_transforms import detection_transform
 from inputs.transforms import ExampleTransform
 from models.retinanet import RetinaNet
-from tasks import pictures
+from tasks import detection_samples, pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color
-from training import monte_carlo, reliability
+from training import monte_carlo
 from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
@@ -185,7 +183,7 @@ class Detection(Task):
         """
         fields = self.config.detection
 
-        def detect(class_logits, box_codes, size, spread) -> tuple[Detections, Any]:
+        def detect(class_logits, box_codes, size, spread, box_std) -> tuple[Detections, dict]:
             found = decode(
                 class_logits,
                 box_codes,
@@ -196,14 +194,15 @@ class Detection(Task):
                 iou_threshold=fields.nms_iou,
                 min_score=fields.min_score,
             )
-            return found, jax.vmap(_at_detections)(spread, found.anchors, found.labels)
+            at_detections = jax.vmap(detection_samples.at_detections)
+            return found, at_detections(spread, box_std, found.anchors, found.labels)
 
         original = batch["original_size"].astype(jnp.float32)
         scale = jnp.where(batch["scale"] > 0, batch["scale"], 1.0)  # 0 in rows of padding
-        spread = {name: out[name] for name in ("spread", "box_std") if name in out}
-        found, spread = by_device(detect)(
-            out["class_logits"], out["box_codes"], original * scale, spread
-        )
+        outputs = (out["class_logits"], out["box_codes"], original * scale)
+        found, spread = by_device(detect)(*outputs, out.get("spread"), out.get("box_std"))
+        if spread:
+            spread["box_std"] /= jnp.tile(scale, 2)[:, None, :]
         # The detector saw the image scaled; boxes are brought back.
         boxes = found.boxes / jnp.tile(scale, 2)[:, None, :]
 
@@ -216,24 +215,15 @@ class Detection(Task):
             "scores": found.scores,
             "labels": found.labels,
             "index": batch["index"],
-            **_spread(spread, scale),
+            **spread,
         } | _sums(parts)
 
     def sampled(self, out: dict) -> tuple[jax.Array, dict]:
-        """Each class against all else, and each anchor's box in pixels of what the network saw."""
-        logits = out["class_logits"]
-        log_p = jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], axis=-1)
-        boxes = jax.vmap(box_lib.decode, (0, None))(out["box_codes"], jnp.asarray(self.anchors))
-        return log_p, {"boxes": boxes}
+        return detection_samples.sampled(out, jnp.asarray(self.anchors))
 
     def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
-        encode = jax.vmap(box_lib.encode, (0, None))
-        return {
-            "class_logits": spread.log_mean[..., 0] - spread.log_mean[..., 1],
-            "box_codes": encode(moments["boxes"].mean, jnp.asarray(self.anchors)),
-            "spread": spread,
-            "box_std": moments["boxes"].std,
-        }
+        anchors = jnp.asarray(self.anchors)
+        return detection_samples.averaged(spread, moments["boxes"], anchors)
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the loss's parts over the examples that `batch["mask"]` keeps."""
@@ -286,46 +276,23 @@ class Detection(Task):
             }
         return metrics
 
-    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
-        return {}  # the predictions are enough
-
     def judge(self, collected: dict) -> dict:
-        """Of detections of `detection.picture_score` or more, by whether they are an object's.
+        """See `detection_samples.judge`, of detections of `detection.picture_score` or more.
 
-        Returns:
-          `detections`, how many; `precision` in percent, of those that COCO matches to an object at
-          IoU 0.5; `ece` of their scores, and `auroc` of each score.
+        Right are those that COCO matches to an object at IoU 0.5; what falls on a crowd is none.
         """
-        least, limit = self.config.detection.picture_score, max(self.max_detections)
-        found = evaluate_lib.matches(
-            self._ground_truth_of(collected["index"]),
-            self._coco_detections(collected, limit),
-            max_detections=limit,
-        )
+        limit = max(self.max_detections)
+        truth = self._ground_truth_of(collected["index"])
+        detections = self._coco_detections(collected, limit)
+        matched = evaluate_lib.matches(truth, detections, max_detections=limit)
+        # In the order of the data, as these are.
         order = np.argsort(collected["index"])
-        chosen = collected["labels"][order][:, :limit] >= 0
-        values = {
-            name: collected[name][order][:, :limit][chosen]
-            for name in ("scores", "score_std", *monte_carlo.SCORES)
-            if name in collected
-        }
-        score = np.asarray(values.pop("scores"), np.float64)
-        counts = (score >= least) & (found >= 0)
-        right, image = found[counts] == 1, np.nonzero(chosen)[0][counts]
-        unsure = {"max_probability": 1.0 - score, "entropy": entr(score) + entr(1.0 - score)}
-        if "score_std" in values:
-            unsure |= {"std": values.pop("score_std")}
-        unsure |= values
-        return {
-            "detections": len(right),
-            "precision": 100 * float(right.mean()) if len(right) else math.nan,
-            "ece": reliability.ece(*reliability.calibration(score[counts], right)),
-            "auroc": {
-                name: reliability.auroc(unsure[name][counts], right, ~right, image)
-                for name in monte_carlo.SCORES
-                if name in unsure
-            },
-        }
+        image, place = np.nonzero(collected["labels"][order] >= 0)
+        names = {"scores", "score_std", *monte_carlo.SCORES} & collected.keys()
+        found = {name: collected[name][order][image, place] for name in names}
+        counts = (found["scores"] >= self.config.detection.picture_score) & (matched >= 0)
+        found = {name: values[counts] for name, values in found.items()}
+        return detection_samples.judge(found, matched[counts] == 1, image[counts])
 
     def files(self, collected: dict) -> dict[str, str]:
         """All detections in COCO's json, of original images and categories."""
@@ -394,14 +361,7 @@ class Detection(Task):
         """
         boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
         sure = (labels >= 0) & (scores >= self.config.detection.min_score)
-        annotations = []
-        spread = [{} for _ in range(sure.sum())]
-        if "score_std" in prediction:
-            edges = prediction["box_std"][..., [1, 0, 3, 2]]
-            told = {"score_std": prediction["score_std"], "edges_std": edges}
-            told |= {name: prediction[name] for name in monte_carlo.SCORES[1:-1]}
-            columns = [values[sure].tolist() for values in told.values()]
-            spread = [dict(zip(told, row, strict=True)) for row in zip(*columns, strict=True)]
+        annotations, spread = [], detection_samples.described(prediction, sure)
         found = zip(boxes[sure], scores[sure], labels[sure], spread, strict=True)
         for box, score, label, uncertainty in found:
             ymin, xmin, ymax, xmax = box.astype(float).tolist()
@@ -442,33 +402,6 @@ class Detection(Task):
 
 _FOUND = ("boxes", "scores", "labels")
 _LOSSES = ("class_loss", "box_loss")
-
-
-def _at_detections(values: Any, anchors: jax.Array, labels: jax.Array) -> Any:
-    """Of one image's `[anchors, ...]`, and of what has classes `[anchors, classes, ...]`."""
-    labels = jnp.maximum(labels, 0)
-    return (
-        {
-            "spread": jax.tree.map(lambda x: x[anchors, labels], values["spread"]),
-            "box_std": values["box_std"][anchors],
-        }
-        if values
-        else values
-    )
-
-
-def _spread(found: dict, scale: jax.Array) -> dict[str, jax.Array]:
-    """What `predict` says of the spread at detections; boxes are brought back as they are."""
-    if not found:
-        return {}
-    spread: Spread = found["spread"]
-    return {
-        "score_std": spread.std[..., 0],
-        "box_std": found["box_std"] / jnp.tile(scale, 2)[:, None, :],
-        "entropy": spread.entropy,
-        "expected_entropy": spread.expected_entropy,
-        "mutual_information": spread.mutual_information,
-    }
 
 
 def _sums(parts: dict) -> dict:
