@@ -217,6 +217,31 @@ def test_a_detections_spread_is_that_of_its_anchor_and_class():
     assert seen > 100
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_boxes_and_pixels_are_judged(task):
+    draw = drawn(task)
+    (_, plain), (_, found) = draw(1.0, sampling=False), draw(0.5)
+    assert "judge" not in plain  # which was not asked for
+    judge = found.pop("judge")
+    if task == "detection":
+        draw.plan.task.config.detection.picture_score = 0.0
+    judged = draw.plan.task.judge(found | judge)
+    assert judged["auroc"].keys() == set(monte_carlo.SCORES)
+    for interval in judged["auroc"].values():
+        assert interval is not None and interval["low"] < interval["high"]
+    if task == "detection":
+        assert judged["detections"] == (found["labels"] >= 0).sum()
+        assert 0 < judged["precision"] < 50  # of random numbers, some are right
+        assert judged["ece"] == pytest.approx(
+            abs(found["scores"].sum() / judged["detections"] - judged["precision"] / 100), abs=0.1
+        )
+    else:
+        right = np.trace(found["confusion"].sum(0)) / found["confusion"].sum()
+        counts, hits, _ = judge["calibration"].sum(0)
+        assert hits.sum() / counts.sum() == pytest.approx(right, abs=1e-3)
+        assert judge["histograms"].sum() == len(monte_carlo.SCORES) * counts.sum()
+
+
 def test_more_samples_are_no_larger_a_program():
     draw = drawn("classification")
     arguments = (draw.variables, draw.batch, jax.random.key(5), np.float32(0.5))
