@@ -2,17 +2,17 @@
 
     python evaluate.py --workdir runs/mnist
     python evaluate.py --workdir runs/mnist --keep_prob 0.8 --block_size 5
-
     python evaluate.py --workdir runs/mnist --mc_samples 30
 
 With --keep_prob the drop sites act during evaluation, BatchNorm in eval mode, each place with its
 factor: the paper's Figure 5. With --mc_samples they act in so many predictions of each example,
-whose mean is evaluated and judged beside the plain prediction (docs/uncertainty.md). Prints one
-JSON object. Exit codes: 0 done, 2 bad input.
+whose mean is evaluated and judged beside the plain prediction: docs/uncertainty.md. Prints one JSON
+object. Exit codes: 0 done, 2 bad input, 4 disk full or not to be written to.
 """
 
 import json
 import pathlib
+import sys
 
 import jax
 from absl import flags
@@ -27,7 +27,7 @@ from training.config import ConfigError
 from training.evaluation import make_evaluate
 from training.files import write
 from training.plan import make_plan
-from training.state import variables
+from training.state import variables, weights
 
 
 def main():
@@ -39,13 +39,28 @@ def main():
     )
     data_dir = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
     split = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
-    keep_prob = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
-    mc_samples = flags.DEFINE_integer(
-        "mc_samples", None, "Also evaluate the mean of so many predictions with dropping on.", 1
+    keep_prob = flags.DEFINE_float(
+        "keep_prob",
+        None,
+        "Drop during evaluation, at this keep_prob. Default: nothing is dropped, but by --mc_samples "
+        "at the run's.",
     )
-    seed = flags.DEFINE_integer("seed", None, "Of what is dropped. Default: the run's.", 0)
+    mc_samples = flags.DEFINE_integer(
+        "mc_samples",
+        None,
+        "Evaluate the mean of so many predictions with dropping on, beside the plain one. Default: "
+        "the plain one alone.",
+        lower_bound=1,
+    )
+    seed = flags.DEFINE_integer(
+        "seed", None, "Of what is dropped. Default: the run's.", lower_bound=0
+    )
     block_size = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
-    out = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
+    out = flags.DEFINE_string(
+        "out",
+        None,
+        "Folder for examples.png and, say, detections.json. Default: they are not written.",
+    )
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
 
     def command(_) -> int:
@@ -107,6 +122,8 @@ def evaluate(
     plan = make_plan(config, make_task, jax.devices(), train=False)
     multihost.hold_config_to_process_0(config)
     state = plan.restore(checkpoint_dir, checkpoint)
+    if jax.process_index() == 0:
+        print(f"using the {weights(state, checkpoint_dir)}", file=sys.stderr)
     result: dict = {"step": int(state["step"])}
     if mc_samples is None:
         evaluation = make_evaluate(plan, drop=drops)(variables(state), keep_prob)
