@@ -42,8 +42,8 @@ def main():
     keep_prob = flags.DEFINE_float(
         "keep_prob",
         None,
-        "Drop during evaluation, at this keep_prob. Default: nothing is dropped, but by --mc_samples "
-        "at the run's.",
+        "Drop during evaluation, at this keep_prob. Default: nothing is dropped, but with "
+        "--mc_samples at the run's.",
     )
     mc_samples = flags.DEFINE_integer(
         "mc_samples",

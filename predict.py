@@ -59,7 +59,8 @@ def main():
     mc_samples = flags.DEFINE_integer(
         "mc_samples",
         None,
-        "Tell the mean and the spread of so many predictions with dropping on.",
+        "Tell the mean and the spread of so many predictions with dropping on. Default: nothing is "
+        "dropped.",
         lower_bound=1,
     )
     keep_prob = flags.DEFINE_float(
