@@ -26,6 +26,7 @@ from training import config as config_lib
 from training.config import ConfigError
 from training.evaluation import make_evaluate
 from training.files import write
+from training.logging import Progress
 from training.plan import make_plan
 from training.state import variables, weights
 
@@ -116,24 +117,38 @@ def evaluate(
     Raises:
       ConfigError, DataError: bad input.
     """
+    drops = keep_prob is not None or mc_samples is not None
     with config_lib.arguments_are_config():
-        drops = keep_prob is not None or mc_samples is not None
         keep_prob = drop_at_inference(config, keep_prob) if drops else 1.0
+    if jax.process_index() == 0:
+        print("opening the data and building the network", file=sys.stderr, flush=True)
     plan = make_plan(config, make_task, jax.devices(), train=False)
     multihost.hold_config_to_process_0(config)
-    state = plan.restore(checkpoint_dir, checkpoint)
-    if jax.process_index() == 0:
-        print(f"using the {weights(state, checkpoint_dir)}", file=sys.stderr)
-    result: dict = {"step": int(state["step"])}
-    if mc_samples is None:
-        evaluation = make_evaluate(plan, drop=drops)(variables(state), keep_prob)
-        result |= evaluation.metrics
-    else:
-        plain = make_evaluate(plan, judge=True)(variables(state), draw=False)
-        run = make_evaluate(plan, mc_samples=mc_samples, judge=True)
-        evaluation = run(variables(state), keep_prob)
-        result |= {"mc_samples": mc_samples, "keep_prob": keep_prob}
-        result |= {"plain": plain.metrics, "mc": evaluation.metrics}
+    count = plan.task.num_eval
+    total = count if mc_samples is None else 2 * count
+    with Progress(total, unit="example", stderr=True) as progress:
+        with progress.doing(f"reading the checkpoint ({checkpoint})"):
+            state = plan.restore(checkpoint_dir, checkpoint)
+        progress.print(f"using the {weights(state, checkpoint_dir)}")
+
+        def run(begun=0, draw=True, **options):
+            evaluate = make_evaluate(
+                plan,
+                compiling=progress.compiling,
+                tell=lambda done, _: progress.step(begun + done),
+                **options,
+            )
+            return evaluate(variables(state), keep_prob, draw=draw)
+
+        result: dict = {"step": int(state["step"])}
+        if mc_samples is None:
+            evaluation = run(drop=drops)
+            result |= evaluation.metrics
+        else:
+            plain = run(judge=True, draw=False)
+            evaluation = run(count, mc_samples=mc_samples, judge=True)
+            result |= {"mc_samples": mc_samples, "keep_prob": keep_prob}
+            result |= {"plain": plain.metrics, "mc": evaluation.metrics}
     if out is not None:
         if evaluation.picture is not None:
             plots.save_figure(evaluation.picture, out / "examples.png")

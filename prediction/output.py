@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Output:
         if mask is not None:
             prediction = prediction | {"classes": mask}
             entry["mask"] = f"masks/{name}"
-            _save_mask(mask, self._folder / "masks" / name)
+            _save_mask(mask, self._folder / "masks" / name, task.class_names)
         maps = task.maps(prediction)
         if maps:
             entry["uncertainty"] = uncertainty.save(maps, self._folder, name)
@@ -162,9 +163,9 @@ def _copy(source, file):
     shutil.copyfileobj(source, file)
 
 
-def _save_mask(mask: np.ndarray, path: pathlib.Path):
+def _save_mask(mask: np.ndarray, path: pathlib.Path, class_names: Sequence[str]):
     """Writes class indices, uint8 `[height, width]`, as a palette PNG, whose indices they are."""
     image = Image.fromarray(mask)
-    image.putpalette(pictures.palette())
+    image.putpalette(pictures.class_colors(class_names).tobytes())
     with replacing(path) as draft:
         image.save(draft, "PNG")

@@ -59,15 +59,14 @@ def picture(
     """
     mask = task.mask(prediction)
     assert mask is not None  # what has maps has one
-    figure, axes = pictures.grid(1, 3, side=4.0)
-    pictures.show(axes[0], image)
-    pictures.show_overlay(axes[1], image, mask)
+    narrow = (5, 2)  # for the bar
+    figure, axes = pictures.columns([mask.shape] * 3 + [narrow], [""], height=4.0)
+    pictures.show(axes[0, 0], image)
+    pictures.show_overlay(axes[0, 1], image, mask, task.class_names)
     values, scale = maps[SHOWN]
-    shown = axes[2].imshow(values * np.float32(scale), cmap="magma", vmin=0.0)
-    bar = figure.colorbar(
-        shown, cax=axes[2].inset_axes((0.05, -0.07, 0.9, 0.04)), orientation="horizontal"
-    )
-    bar.ax.tick_params(labelsize=7)
-    pictures.set_title(axes[2], "mutual information of the samples, in nats", fontsize=9)
+    shown = axes[0, 2].imshow(values * np.float32(scale), cmap="magma", vmin=0.0)
+    bar = figure.colorbar(shown, cax=axes[0, 3].inset_axes((0.05, 0.05, 0.12, 0.9)))
+    bar.set_label("mutual information of the samples, in nats", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
     pictures.add_legend(figure, [mask], task.class_names)
     return figure

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import sys
 
 import faster_coco_eval
 import numpy as np
@@ -12,6 +14,7 @@ import predict
 from photos import photo
 from prediction import open_run
 from prediction.images import pictures_of
+from processes import finish, start_command
 from tasks.segmentation import resize_to_original
 from training.config import ConfigError
 from training.files import WriteError
@@ -174,3 +177,13 @@ def test_maps_speak_for_the_likeliest_class(runs, photos, tmp_path):
 def test_a_networks_map_has_to_be_known(runs):
     with pytest.raises(ConfigError, match="class activation maps are for classifiers"):
         open_run(runs["segmentation"], cam=True)
+
+
+# --- The command.
+
+
+def test_help_tells_the_defaults_and_is_no_failure():
+    output = finish(start_command([sys.executable, "predict.py", "--help"]))
+    assert "Exit codes: 0 done, 2 bad input" in output
+    assert re.search(r"--\[no\]multihost: [^(]*\([^)]*\)\.\s*\(default: 'false'\)", output)
+    assert re.search(r"--checkpoint: [^(]*\(default: 'latest'\)", output)

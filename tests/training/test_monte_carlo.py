@@ -228,7 +228,8 @@ def test_boxes_and_pixels_are_judged(task):
     judged = draw.plan.task.judge(found | judge)
     assert judged["auroc"].keys() == set(monte_carlo.SCORES)
     for interval in judged["auroc"].values():
-        assert interval is not None and interval["low"] < interval["high"]
+        assert interval is not None and interval["low"] <= interval["value"] <= interval["high"]
+    assert judged["auroc"]["std"]["low"] < judged["auroc"]["std"]["high"]
     if task == "detection":
         assert judged["detections"] == (found["labels"] >= 0).sum()
         assert 0 < judged["precision"] < 50  # of random numbers, some are right
