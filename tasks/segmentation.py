@@ -1,6 +1,6 @@
 """Semantic segmentation: data, model, loss, one exact confusion matrix, pictures."""
 
-import math
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from scipy.special import entr, softmax
 
 from dropblock import checks
 from inputs.joint_transforms import IGNORE, segmentation_transform
 from inputs.segmentation_sources import SegmentationSource, segmentation_source
 from inputs.transforms import ExampleTransform
 from models.fcn import FCN
-from tasks import pictures
+from tasks import pictures, segmentation_samples
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import PixelMap, Task, mean_color, unpadded
-from training import monte_carlo, reliability
+from training import reliability
 from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
@@ -131,11 +130,14 @@ class Segmentation(Task):
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
           classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without
           labels, whose sizes nothing bounds, `logits`, `scale` and `original_size`; of samples also
-          `spread`, float32 `[batch, height, width, 3]` where the logits are, of `_SPREAD`.
+          `spread`, float32 `[batch, height, width, 3]` where the logits are, of
+          `segmentation_samples.SPREAD`.
         """
         if "label" not in batch:
             found = {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
-            return found | ({"spread": _spread_maps(out)} if "spread" in out else {})
+            if "spread" in out:
+                found["spread"] = segmentation_samples.spread_of(out)
+            return found
 
         def of_example(example):
             logits, label, scale = example
@@ -167,35 +169,23 @@ class Segmentation(Task):
           `nll` `[batch]`; `calibration`, `[batch, 3, bins]`, see `reliability.calibration`; and
           `histograms`, int32 `[batch, scores, bins, 2]`, of each score the right and wrong pixels.
         """
-        names = monte_carlo.SCORES if "spread" in out else monte_carlo.SCORES[:2]
-        maps = _spread_maps(out) if "spread" in out else out["logits"][..., :0]
+        classes = out["logits"].shape[-1]
 
         def of_example(example):
-            logits, maps, label, scale = example
-            values = jnp.concatenate([logits, maps], axis=-1)
+            values, label, scale = example
             values = resize_to_original(values, self.stride, scale, label.shape)
-            log_p = jax.nn.log_softmax(values[..., : logits.shape[-1]])
-            found = monte_carlo.scores(log_p)
-            maps = jnp.moveaxis(values[..., logits.shape[-1] :], -1, 0)
-            found |= dict(zip(_SPREAD, maps, strict=False))
-            return reliability.pixel_sums(log_p, [found[name] for name in names], label, IGNORE)
+            log_p = jax.nn.log_softmax(values[..., :classes])
+            scores = segmentation_samples.scores(log_p, values[..., classes:])
+            return reliability.pixel_sums(log_p, scores, label, IGNORE)
 
+        values = jnp.concatenate([out["logits"], segmentation_samples.spread_of(out)], axis=-1)
         return by_device(lambda *arrays: jax.lax.map(of_example, arrays))(
-            out["logits"], maps, batch["label"], batch["scale"]
+            values, batch["label"], batch["scale"]
         )
 
     def judge(self, collected: dict) -> dict:
-        """`nll` in nats, `ece`, and `auroc` of each score, of pixels."""
-        counts, right, confidence = collected["calibration"].sum(0, dtype=np.float64)
-        histograms = collected["histograms"]
-        return {
-            "nll": float(collected["nll"].sum(dtype=np.float64) / max(counts.sum(), 1)),
-            "ece": reliability.ece(counts, right, confidence),
-            "auroc": {
-                name: reliability.auroc_of_histograms(histograms[:, index])
-                for index, name in enumerate(monte_carlo.SCORES[: histograms.shape[1]])
-            },
-        }
+        """See `segmentation_samples.judge`."""
+        return segmentation_samples.judge(collected)
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """The loss and the confusion matrix over the examples that `batch["mask"]` keeps."""
@@ -269,27 +259,13 @@ class Segmentation(Task):
         return self._at_pixels(prediction, ("logits",), lambda x: x.argmax(-1).astype(np.uint8))
 
     def maps(self, prediction: dict) -> dict[str, PixelMap]:
-        """Of samples, at the image's own size: of the likeliest class its mean `probability` and
-        that one's `std`; `entropy` and `mutual_information` in nats, see `monte_carlo.Spread`.
-        """
+        """See `segmentation_samples.maps`, at the image's own size."""
         if "spread" not in prediction:
             return {}
         classes = len(self.class_names)
-        highest = np.array([1.0, 0.5, math.log(classes), math.log(classes)])
-
-        def of_rows(values):
-            p = softmax(values[..., :classes], axis=-1)
-            spread = dict(zip(_SPREAD, np.moveaxis(values[..., classes:], -1, 0), strict=True))
-            found = (p.max(-1), spread["std"], entr(p).sum(-1), spread["mutual_information"])
-            shares = np.clip(np.stack(found, axis=-1) / np.maximum(highest, 1e-9), 0.0, 1.0)
-            return np.round(65535 * shares).astype(np.uint16)
-
-        values = self._at_pixels(prediction, ("logits", "spread"), of_rows)
-        names = ("probability", "std", "entropy", "mutual_information")
-        return {
-            name: PixelMap(values[..., index], float(highest[index]) / 65535)
-            for index, name in enumerate(names)
-        }
+        shares = functools.partial(segmentation_samples.shares, classes=classes)
+        values = self._at_pixels(prediction, ("logits", "spread"), shares)
+        return segmentation_samples.maps(values, classes)
 
     def _at_pixels(self, prediction, names, function):
         """A function of `[rows, width, channels]`, interpolated at the pixels of the original."""
@@ -306,16 +282,6 @@ class Segmentation(Task):
             for first in range(0, height, 32)
         ]
         return np.concatenate(bands)
-
-
-# What of samples is interpolated beside their mean; the entropy is that of the pixel's own mean.
-_SPREAD = ("expected_entropy", "mutual_information", "std")
-
-
-def _spread_maps(out: dict) -> jax.Array:
-    """`[batch, height, width, 3]`, of `_SPREAD`."""
-    found = monte_carlo.scores(out["logits"], out["spread"])
-    return jnp.stack([found[name] for name in _SPREAD], axis=-1)
 
 
 def resize_to_original(

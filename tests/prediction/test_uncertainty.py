@@ -51,6 +51,9 @@ def test_classes_have_a_mean_and_a_spread_that_a_seed_draws_again(runs, images, 
     first = drawn("first", seed=1)
     assert drawn("again", seed=1) == first
     assert drawn("other") != first
+    run = open_run(workdir, mc_samples=4, keep_prob=0.5, seed=1)
+    batches = [run.predict(list(images)) for _ in range(2)]
+    assert batches[0] != batches[1]  # each batch has draws of its own
     for image in first:
         assert image["uncertainty"].keys() == set(SPREAD)
         assert image["uncertainty"]["std"] == image["top5"][0]["std"] > 1e-3

@@ -136,7 +136,7 @@ def test_what_is_judged_is_of_the_whole_set_and_only_that_is_kept(collects):
     judged = {"tripled": [0, 3, 6, 12]}
     assert found.metrics["judged"] == judged | ({"doubled": [0, 2, 4, 8]} if collects else {})
     assert plan.asked == (5, True) and plan.dropped == [(False, 0.5)] * 3
-    assert plan.drawn == [([0, 2], [0, 1])]
+    assert plan.drawn == [([0, 2, 4, 8], [0, 1, 2, 4])]
     assert "judged" not in make_evaluate(plan)(2).metrics and plan.asked == (None, False)
 
 
