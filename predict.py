@@ -14,6 +14,7 @@ some images could not be read, 4 disk full or not to be written to.
 """
 
 import contextlib
+import itertools
 import pathlib
 import sys
 
@@ -25,9 +26,9 @@ from inputs.images import DataError
 from prediction import Predictor, open_run
 from prediction.images import pictures_of
 from prediction.output import Output
-from prediction.progress import Progress
 from training import compilation, multihost
 from training import config as config_lib
+from training.logging import Progress
 
 _NAMED = 10  # of the files that could not be read
 
@@ -118,17 +119,21 @@ def predict(
     """
     multihost.hold_to_process_0("list of images", files)
     paths, lead = list(files), jax.process_index() == 0
-    counts, size = {"images": 0, "skipped": 0}, run.batch_size(len(paths))
+    counts = {"images": 0, "skipped": 0}
     writes = Output(folder, run, draw=draw, all_classes=all_classes) if lead else None
-    with writes or contextlib.nullcontext(), Progress(len(paths), enabled=lead) as progress:
+    with writes or contextlib.nullcontext(), Progress(len(paths), unit="image") as progress:
         progress.print(f"using the {run.weights}")
-        progress.print(f"predicting {counted(len(paths))}, {size} at a time")
         if run.sampling:
             progress.print(
                 "each prediction is the mean of {mc_samples} with dropping on, at keep_prob "
                 "{keep_prob:g}".format_map(run.sampling)
             )
-        for done, (path, found) in enumerate(zip(paths, run.each(paths), strict=True), start=1):
+        predictions = run.each(paths)
+        size = run.batch_size(len(paths))
+        with progress.doing(f"compiling for batches of {counted(size)}, and reading the first"):
+            first = next(predictions)
+        predictions = itertools.chain([first], predictions)
+        for done, (path, found) in enumerate(zip(paths, predictions, strict=True), start=1):
             unread = isinstance(found, DataError)
             counts["skipped" if unread else "images"] += 1
             if unread and counts["skipped"] <= _NAMED:

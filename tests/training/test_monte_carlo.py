@@ -237,6 +237,7 @@ def test_boxes_and_pixels_are_judged(task):
             abs(found["scores"].sum() / judged["detections"] - judged["precision"] / 100), abs=0.1
         )
     else:
+        np.testing.assert_allclose(judge["nll"], found["loss"], rtol=1e-4)
         right = np.trace(found["confusion"].sum(0)) / found["confusion"].sum()
         counts, hits, _ = judge["calibration"].sum(0)
         assert hits.sum() / counts.sum() == pytest.approx(right, abs=1e-3)
