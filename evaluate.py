@@ -74,11 +74,13 @@ def main():
             config.data.dir = data_dir.value
         if split.value is not None:
             config.data.eval_split = split.value
+        drops = keep_prob.value is not None or mc_samples.value is not None
+        for flag in (block_size, seed):
+            if flag.value is not None and not drops:
+                raise ConfigError(f"--{flag.name} needs --keep_prob: without it nothing is dropped")
         if seed.value is not None:
             config.seed = seed.value
         if block_size.value is not None:
-            if keep_prob.value is None and mc_samples.value is None:
-                raise ConfigError("--block_size needs --keep_prob: without it nothing is dropped")
             with config.ignore_type():  # the run's may have been a tuple
                 config.drop.block_size = block_size.value
         result = evaluate(
