@@ -134,14 +134,16 @@ def predict(
             first = next(predictions)
         predictions = itertools.chain([first], predictions)
         for done, (path, found) in enumerate(zip(paths, predictions, strict=True), start=1):
-            unread = isinstance(found, DataError)
-            counts["skipped" if unread else "images"] += 1
-            if unread and counts["skipped"] <= _NAMED:
-                progress.print(f"skipped: {found}")
-            if writes and unread:
-                writes.skip(path, str(found))
-            elif writes:
-                writes.add(path, files[path], found)
+            if isinstance(found, DataError):
+                counts["skipped"] += 1
+                if counts["skipped"] <= _NAMED:
+                    progress.print(f"skipped: {found}")
+                if writes:
+                    writes.skip(path, str(found))
+            else:
+                counts["images"] += 1
+                if writes:
+                    writes.add(path, files[path], found)
             progress.step(done)
     if lead:
         print(f"{counted(counts['images'])} predicted, in {folder}")

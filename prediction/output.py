@@ -80,9 +80,8 @@ class Output:
     def add(self, file: str, name: str, prediction: dict[str, np.ndarray]):
         """Adds what is predicted for an image file; its pictures are called `name`."""
         task, id = self._task, self.counts["images"] + 1
-        image = read(file, task) if self._draw or "cam" in prediction else None
-        size = image_size(file, file, upright=True) if image is None else image.shape[:2]
-        entry = {"id": id, "file_name": file, "height": size[0], "width": size[1]}
+        height, width = image_size(file, file, upright=True)
+        entry = {"id": id, "file_name": file, "height": height, "width": width}
         mask = task.mask(prediction)
         if mask is not None:
             prediction = prediction | {"classes": mask}
@@ -103,6 +102,7 @@ class Output:
                 found["probabilities"] = dict(each)
         if self._draw:
             entry["picture"] = name
+            image = read(file, task)
             figure = (
                 uncertainty.picture(task, image, prediction, maps)
                 if maps
@@ -111,7 +111,8 @@ class Output:
             save_figure(figure, self._folder / name)
         if "cam" in prediction:
             entry["cam"] = f"cam/{name}"
-            save_figure(cam.picture(task, image, prediction), self._folder / "cam" / name)
+            figure = cam.picture(task, read(file, task), prediction)
+            save_figure(figure, self._folder / "cam" / name)
         self._put("images", entry | found)
 
     def skip(self, file: str, reason: str):

@@ -1,5 +1,6 @@
 """A run's checkpoint that predicts."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -14,7 +15,7 @@ from tasks import make_task
 from tasks.drop import drop_at_inference
 from training import multihost, sharding
 from training.config import ConfigError, arguments_are_config
-from training.plan import make_plan
+from training.plan import Plan, make_plan
 from training.state import variables, weights
 
 
@@ -61,13 +62,13 @@ class TrainedRun(Predictor):
             sampling |= {"seed": config.seed}
         self.plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
         multihost.hold_config_to_process_0(config)
+        self._step = self.plan.eval_step(mc_samples=mc_samples)
+        if cam:
+            self._step = _with_maps(self._step, self.plan)
         state = self.plan.restore(directory, checkpoint)
         self.variables = variables(state)
         super().__init__(self.plan.task, int(state["step"]), weights(state, directory), sampling)
-        self._step = self.plan.eval_step(mc_samples=mc_samples)
         self._numbers = itertools.count()  # of batches, no two of which are dropped alike
-        if cam:
-            self._step = _with_maps(self._step, make_maps(self.plan))
 
     def __call__(self, batch):
         placed, key = self.plan.put_batch(batch), self.plan.key
@@ -91,10 +92,11 @@ class TrainedRun(Predictor):
         return nnx.merge(self.plan.network.graphdef, *parts, copy=True)
 
 
-def _with_maps(step, maps):
+def _with_maps(step, plan: Plan):
     """The step, whose predictions have a map `cam` of each image's likeliest class."""
+    maps = make_maps(plan)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(plan.mesh))
     def with_maps(variables, batch, key, keep_prob):
         sums, predictions = step(variables, batch, key, keep_prob)
         # XLA computes once what the two have in common, the network.

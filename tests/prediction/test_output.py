@@ -6,18 +6,23 @@ import re
 import sys
 
 import faster_coco_eval
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import predict
+from configs import cifar10_amoebanet
 from photos import photo
 from prediction import open_run
+from prediction.cam import make_maps
 from prediction.images import pictures_of
 from processes import finish, start_command
+from tasks import make_task
 from tasks.segmentation import resize_to_original
 from training.config import ConfigError
 from training.files import WriteError
+from training.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,32 @@ def test_maps_speak_for_the_likeliest_class(runs, photos, tmp_path):
         # The mean of the map is the logit less its bias.
         want = float(found["logits"][best] - bias[best])
         assert found["cam"].mean() == pytest.approx(want, rel=1e-3, abs=1e-4)
+
+
+def test_an_amoebanets_map_is_of_its_last_cell():
+    config = cifar10_amoebanet.get_config("baseline")
+    config.model.update(cells_per_stack=1, filters=4, head_keep_prob=1.0)
+    config.update(aux_weight=0.0)
+    config.data.update(image_size=8, num_train_examples=8, num_eval_examples=8)
+    plan = make_plan(config, make_task, jax.devices(), need_data=False)
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: np.abs(random.normal(size=x.shape)).astype(x.dtype),
+        {name: plan.abstract_state[name] for name in ("params", "batch_stats")},
+    )
+    batch = {"image": random.integers(0, 256, (3, 8, 8, 3), np.uint8)}
+    labels, maps_of = np.array([2, 0, 7]), make_maps(plan)
+
+    @jax.jit
+    def both(variables):
+        image = plan.task.inputs(batch)
+        out, _ = plan.network.apply(*variables.values(), image, train=False)
+        return out["logits"], maps_of(variables, batch, labels)
+
+    logits, maps = both(variables)
+    bias = variables["params"]["head"]["bias"][labels]
+    want = np.take_along_axis(logits, labels[:, None], 1)[:, 0] - bias
+    np.testing.assert_allclose(maps.mean((1, 2)), want, rtol=1e-4)
 
 
 def test_a_networks_map_has_to_be_known(runs):
