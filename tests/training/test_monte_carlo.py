@@ -237,11 +237,22 @@ def test_boxes_and_pixels_are_judged(task):
             abs(found["scores"].sum() / judged["detections"] - judged["precision"] / 100), abs=0.1
         )
     else:
-        np.testing.assert_allclose(judge["nll"], found["loss"], rtol=1e-4)
         right = np.trace(found["confusion"].sum(0)) / found["confusion"].sum()
         counts, hits, _ = judge["calibration"].sum(0)
         assert hits.sum() / counts.sum() == pytest.approx(right, abs=1e-3)
         assert judge["histograms"].sum() == len(monte_carlo.SCORES) * counts.sum()
+
+
+def test_pixels_are_judged_by_their_own_probabilities():
+    draw = drawn("segmentation")
+    task = draw.plan.task
+    size = -(-task.config.data.image_size // task.stride)
+    logits = 4 * jax.random.normal(jax.random.key(0), (8, size, size, 11))
+    own = {name: draw.batch[name] for name in ("label", "scale")}
+    judged = jax.jit(lambda own: task.to_judge({"logits": logits}, own, lambda f: f))(own)
+    predicted = jax.jit(lambda own: task.predict({"logits": logits}, own, lambda f: f))(own)
+    np.testing.assert_allclose(judged["nll"], predicted["loss"], rtol=1e-4)
+    assert judged["histograms"].shape[1] == 2  # no samples, no spread
 
 
 def test_more_samples_are_no_larger_a_program():
