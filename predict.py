@@ -2,9 +2,13 @@
 
     python predict.py --workdir runs/scenes --out found --images photo.jpg FOLDER ...
 
+    python predict.py --workdir runs/scenes --out found --mc_samples 30 --images FOLDER
+
 Takes image files, and folders with all images below them, photographs upright; the workdir may be
 an exported folder. Writes OUT/predictions.json, and by task boxes in it, OUT/masks/<image>.png or
-OUT/predictions.csv, and a picture OUT/<image>.png of each: docs/predicting.md. Images that cannot
+OUT/predictions.csv, and a picture OUT/<image>.png of each: docs/predicting.md. With
+--mc_samples it tells the mean and the spread of so many predictions with dropping on:
+docs/uncertainty.md. Images that cannot
 be read are named and counted, and the others done. Exit codes: 0 done, 2 bad input, also where
 some images could not be read, 4 disk full or not to be written to.
 """
@@ -53,6 +57,19 @@ def main():
     all_classes = flags.DEFINE_bool(
         "all_classes", False, "Tell the probabilities of all classes, not of the five likeliest."
     )
+    mc_samples = flags.DEFINE_integer(
+        "mc_samples",
+        None,
+        "Tell the mean and the spread of so many predictions with dropping on. Default: nothing is "
+        "dropped.",
+        lower_bound=1,
+    )
+    keep_prob = flags.DEFINE_float(
+        "keep_prob", None, "Of --mc_samples, before the places' factors. Default: the run's."
+    )
+    seed = flags.DEFINE_integer(
+        "seed", None, "Of what --mc_samples drops. Default: the run's.", lower_bound=0
+    )
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
 
     def command(argv) -> int:
@@ -68,6 +85,9 @@ def main():
             checkpoint_dir=checkpoint_dir.value,
             min_score=min_score.value,
             cam=cam.value,
+            mc_samples=mc_samples.value,
+            keep_prob=keep_prob.value,
+            seed=seed.value,
         )
         counts = predict(run, files, folder, draw=pictures.value, all_classes=all_classes.value)
         return 2 if counts["skipped"] else 0
@@ -103,6 +123,11 @@ def predict(
     writes = Output(folder, run, draw=draw, all_classes=all_classes) if lead else None
     with writes or contextlib.nullcontext(), Progress(len(paths), unit="image") as progress:
         progress.print(f"using the {run.weights}")
+        if run.sampling:
+            progress.print(
+                "each prediction is the mean of {mc_samples} with dropping on, at keep_prob "
+                "{keep_prob:g}".format_map(run.sampling)
+            )
         predictions = run.each(paths)
         size = run.batch_size(len(paths))
         with progress.doing(f"compiling for batches of {counted(size)}, and reading the first"):

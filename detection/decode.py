@@ -20,11 +20,13 @@ class Detections(NamedTuple):
       boxes: float32 `[batch, max_detections, 4]`.
       scores: float32 `[batch, max_detections]`.
       labels: int32 `[batch, max_detections]`; -1, with a box and a score of 0, where there is none.
+      anchors: int32 `[batch, max_detections]`, the anchor that each was decoded from; 0 likewise.
     """
 
     boxes: jax.Array
     scores: jax.Array
     labels: jax.Array
+    anchors: jax.Array
 
 
 def decode(
@@ -69,6 +71,7 @@ def decode(
             jnp.where(found[:, None], boxes[kept], 0.0),
             jnp.where(found, scores[kept], 0.0),
             jnp.where(found, labels[kept], -1),
+            jnp.where(found, anchor_ids[kept], 0),
         )
 
     return jax.vmap(of_image)(class_logits, box_codes, image_size)

@@ -60,6 +60,33 @@ def coco_detections(
     return found
 
 
+def matches(
+    ground_truth: dict, detections: list[dict], *, max_detections: int, iou: float = 0.5
+) -> np.ndarray:
+    """Which detections are an object's, as COCO matches the two at one IoU.
+
+    Args:
+      ground_truth, detections, max_detections: as of `evaluate`.
+      iou: at which a detection has found an object of its class that no surer one has.
+
+    Returns:
+      int8 `[detections]`: 1 for an object's, 0 for none's, -1 for what counts neither way, on a
+      crowd.
+    """
+    evaluator = _evaluator(ground_truth, detections, extra_calc=True)
+    evaluator.params.maxDets = [max_detections]
+    evaluator.params.iouThrs = np.array([iou])
+    evaluator.params.areaRng, evaluator.params.areaRngLbl = evaluator.params.areaRng[:1], ["all"]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    found = np.zeros(len(detections), np.int8)
+    for number, detection in evaluator.cocoDt.anns.items():  # ids count from 1
+        if "gt_id" in detection:
+            crowd = evaluator.cocoGt.anns[detection["gt_id"]].get("iscrowd", 0)
+            found[number - 1] = -1 if crowd else 1
+    return found
+
+
 def evaluate(
     ground_truth: dict, detections: list[dict], *, max_detections: int = 100
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -82,16 +109,7 @@ def evaluate(
     """
     if max_detections <= 10:
         raise ValueError(f"max_detections must be above 10, as AR10 is too, got {max_detections}")
-    _check(ground_truth, detections)
-    # The evaluator writes into what it is given, and takes annotation id 0 for "unmatched".
-    truth = {name: copy.copy(ground_truth[name]) for name in ("images", "categories")}
-    truth["annotations"] = [
-        {**annotation, "id": number}
-        for number, annotation in enumerate(ground_truth["annotations"], start=1)
-    ]
-    truth = faster_coco_eval.COCO(truth)
-    found = truth.loadRes([dict(detection) for detection in detections])
-    evaluator = faster_coco_eval.COCOeval_faster(truth, found, "bbox")
+    evaluator = _evaluator(ground_truth, detections)
     evaluator.params.maxDets = [1, 10, max_detections]
     evaluator.run()
 
@@ -105,6 +123,19 @@ def evaluate(
         for index, category_id in enumerate(evaluator.params.catIds)
     }
     return metrics, per_class
+
+
+def _evaluator(ground_truth, detections, **options):
+    _check(ground_truth, detections)
+    # The evaluator writes into what it is given, and takes annotation id 0 for "unmatched".
+    truth = {name: copy.copy(ground_truth[name]) for name in ("images", "categories")}
+    truth["annotations"] = [
+        {**annotation, "id": number}
+        for number, annotation in enumerate(ground_truth["annotations"], start=1)
+    ]
+    truth = faster_coco_eval.COCO(truth)
+    found = truth.loadRes([dict(detection) for detection in detections])
+    return faster_coco_eval.COCOeval_faster(truth, found, "bbox", **options)
 
 
 def _or_nan(value) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from inputs.images import image_size
-from prediction import cam
+from prediction import cam, uncertainty
 from prediction.predictor import Predictor, read
 from tasks import pictures
 from training.files import replacing, writing
@@ -52,6 +52,7 @@ class Output:
                 "task": self._task.config.task,
                 "step": predictor.step,
                 "weights": predictor.weights,
+                **predictor.sampling,
             },
             "categories": self._task.categories,
         }
@@ -86,19 +87,28 @@ class Output:
             prediction = prediction | {"classes": mask}
             entry["mask"] = f"masks/{name}"
             _save_mask(mask, self._folder / "masks" / name, task.class_names)
+        maps = task.maps(prediction)
+        if maps:
+            entry["uncertainty"] = uncertainty.save(maps, self._folder, name)
         found = task.describe(prediction)
         for annotation in found.pop("annotations", ()):
             ids = {"id": self.counts["annotations"] + 1, "image_id": id}
             self._put("annotations", ids | annotation)
         probabilities = task.probabilities(prediction)
         if probabilities is not None:
-            self._put_row(file, probabilities)
+            self._put_row(file, probabilities, found.get("uncertainty", {}))
             if self._all_classes:
                 each = zip(task.class_names, probabilities.tolist(), strict=True)
                 found["probabilities"] = dict(each)
         if self._draw:
             entry["picture"] = name
-            save_figure(task.picture(read(file, task), prediction), self._folder / name)
+            image = read(file, task)
+            figure = (
+                uncertainty.picture(task, image, prediction, maps)
+                if maps
+                else task.picture(image, prediction)
+            )
+            save_figure(figure, self._folder / name)
         if "cam" in prediction:
             entry["cam"] = f"cam/{name}"
             figure = cam.picture(task, read(file, task), prediction)
@@ -114,13 +124,14 @@ class Output:
             self._lists[name].write((",\n" if self.counts[name] else "\n") + json.dumps(entry))
         self.counts[name] += 1
 
-    def _put_row(self, file: str, probabilities: np.ndarray):
+    def _put_row(self, file: str, probabilities: np.ndarray, spread: dict[str, float]):
         names, values = self._task.class_names, probabilities.tolist()
         best = np.argsort(-probabilities, kind="stable")[: 1 if self._all_classes else 5]
         row: list[tuple[str, Any]] = [("file", file)]
         for rank, label in enumerate(best, start=1):
             number = "" if rank == 1 else rank
             row += [(f"class{number}", names[label]), (f"probability{number}", values[label])]
+        row += spread.items()
         if self._all_classes:
             row += zip(names, values, strict=True)
         heads, cells = zip(*row, strict=True)

@@ -23,9 +23,11 @@ class Predictor(abc.ABC):
       class_names: what labels index.
       step: of training, after which the weights are.
       weights: which they are and where from, for the eye.
+      sampling: with dropping on `mc_samples`, `keep_prob` and `seed`; else empty.
     """
 
-    def __init__(self, task: Task, step: int, weights: str):
+    def __init__(self, task: Task, step: int, weights: str, sampling: dict[str, Any] | None = None):
+        self.sampling = sampling or {}
         self.task, self.step, self.weights = task, step, weights
         self.class_names = task.class_names
 

@@ -1,6 +1,7 @@
 """A run's checkpoint that predicts."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ from flax import nnx
 from prediction.cam import make_maps
 from prediction.predictor import Predictor
 from tasks import make_task
+from tasks.drop import drop_at_inference
 from training import multihost, sharding
-from training.config import ConfigError
+from training.config import ConfigError, arguments_are_config
 from training.plan import Plan, make_plan
 from training.state import variables, weights
 
@@ -34,32 +36,45 @@ class TrainedRun(Predictor):
         *,
         min_score: float | None = None,
         cam: bool = False,
+        mc_samples: int | None = None,
+        keep_prob: float | None = None,
+        seed: int | None = None,
     ):
         """Restores a checkpoint.
 
         Args:
           config: of the run.
           directory: where its checkpoints are.
-          checkpoint, min_score, cam: see `open_run`.
+          checkpoint, min_score, cam, mc_samples, keep_prob, seed: see `open_run`.
 
         Raises:
           ConfigError: see `open_run`.
         """
         if min_score is not None:
             _set_min_score(config, min_score)
+        self._keep_prob, sampling = 1.0, None  # without effect: nothing is dropped
+        if mc_samples is not None:
+            if seed is not None:
+                config.seed = seed
+            with arguments_are_config():
+                self._keep_prob = drop_at_inference(config, keep_prob)
+            sampling = {"mc_samples": mc_samples, "keep_prob": self._keep_prob}
+            sampling |= {"seed": config.seed}
         self.plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
         multihost.hold_config_to_process_0(config)
-        self._step = self.plan.eval_step()
+        self._step = self.plan.eval_step(mc_samples=mc_samples)
         if cam:
             self._step = _with_maps(self._step, self.plan)
         state = self.plan.restore(directory, checkpoint)
         self.variables = variables(state)
-        super().__init__(self.plan.task, int(state["step"]), weights(state, directory))
+        super().__init__(self.plan.task, int(state["step"]), weights(state, directory), sampling)
+        self._numbers = itertools.count()  # of batches, no two of which are dropped alike
 
     def __call__(self, batch):
-        keep_prob = np.float32(1)  # without effect: nothing is dropped
-        placed = self.plan.put_batch(batch)
-        _, predictions = self._step(self.variables, placed, self.plan.key, keep_prob)
+        placed, key = self.plan.put_batch(batch), self.plan.key
+        if self.sampling:
+            key = jax.random.fold_in(key, next(self._numbers))
+        _, predictions = self._step(self.variables, placed, key, np.float32(self._keep_prob))
         return jax.device_get(predictions)
 
     def batch_size(self, count: int) -> int:

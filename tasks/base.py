@@ -3,7 +3,7 @@
 import abc
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,23 @@ from inputs.sources import Source
 from inputs.transforms import ExampleTransform
 from tasks.architectures import Architecture
 from tasks.drop import make_drop
+from training.config import ConfigError
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
+
+
+class PixelMap(NamedTuple):
+    """A number for each pixel of an image.
+
+    Attributes:
+      values: uint16 `[height, width]`.
+      scale: what they are to be multiplied by.
+    """
+
+    values: np.ndarray
+    scale: float
 
 
 class Task(abc.ABC):
@@ -231,8 +245,24 @@ class Task(abc.ABC):
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict[str, jax.Array]:
         """What is evaluated, drawn and described, for each example.
 
+        `out` is the network's, or of `averaged`, where the spread of samples is to be told too.
         `by_device` makes of a function of arrays by example one that each device runs on its own.
         """
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """What of a network's `out`, one of several with dropping on, is averaged.
+
+        Returns:
+          Log probabilities `[batch, ..., classes]`, and by name what is averaged as it is.
+
+        Raises:
+          ConfigError: the task has not said it.
+        """
+        raise ConfigError(f"{self.config.task} has no samples: its task lacks sampled and averaged")
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        """The `out` that `predict` takes, of the mean of what `sampled` gave, with its `spread`."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def eval_sums(self, predictions: dict, batch: dict) -> dict[str, jax.Array]:
@@ -246,6 +276,21 @@ class Task(abc.ABC):
           sums: `eval_sums`, added over all batches.
           collected: with `collects`, the predictions of all examples; else empty.
         """
+
+    # --- How far one may trust the predictions: `to_judge` is traced.
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict[str, jax.Array]:
+        """What `judge` takes of each example; arguments as of `predict`."""
+        return {}
+
+    def judge(self, collected: dict) -> dict[str, Any]:
+        """Calibration, and how well each of `monte_carlo.SCORES` tells right from wrong.
+
+        Args:
+          collected: `to_judge` of all examples that were read, and with `collects` what `predict`
+            gave for them.
+        """
+        return {}
 
     # --- Pictures and files, and predictions for images of one's own.
 
@@ -283,6 +328,10 @@ class Task(abc.ABC):
     def mask(self, prediction: dict) -> np.ndarray | None:
         """The class of each pixel of one image, uint8 of its own size, where a task tells that."""
         return None
+
+    def maps(self, prediction: dict) -> dict[str, PixelMap]:
+        """What samples say of each pixel of one image, by name, where a task tells that."""
+        return {}
 
     def probabilities(self, prediction: dict) -> np.ndarray | None:
         """The probability of each class for one image, where a task tells that."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from inputs import autoaugment, sources, transforms
 from tasks import pictures
 from tasks.architectures import architecture_of
 from tasks.base import Task, mean_color
+from training import monte_carlo, reliability
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -132,8 +134,23 @@ class Classification(Task):
         return loss, _sums(losses, logits, labels, weights)
 
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
-        """What is evaluated and drawn: `logits` `[batch, classes]`."""
-        return {"logits": out["logits"]}
+        """What is evaluated and drawn.
+
+        Returns:
+          `logits`: `[batch, classes]`; of samples the logarithm of the mean probability, and with
+          it `std` `[batch, classes]`, `entropy`, `expected_entropy` and `mutual_information`
+          `[batch]`, see `monte_carlo.Spread`.
+        """
+        found = {"logits": out["logits"]}
+        if "spread" in out:
+            found |= {k: v for k, v in out["spread"]._asdict().items() if k != "log_mean"}
+        return found
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        return jax.nn.log_softmax(out["logits"]), {}
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        return {"logits": spread.log_mean, "spread": spread}
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the metrics over the examples that `batch["mask"]` keeps."""
@@ -151,6 +168,26 @@ class Classification(Task):
     def score(self, sums: dict, collected: dict) -> dict:
         """The metrics of an evaluation."""
         return self.summarize(sums)
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        log_p = jax.nn.log_softmax(out["logits"])
+        own = jnp.take_along_axis(log_p, batch["label"][:, None], axis=-1)[:, 0]
+        right = log_p.argmax(-1) == batch["label"]
+        found = monte_carlo.scores(log_p, out.get("spread"))
+        return found | {"nll": -own, "confidence": jnp.exp(log_p.max(-1)), "right": right}
+
+    def judge(self, collected: dict) -> dict:
+        """`nll` in nats, `ece`, and `auroc` of each score."""
+        right = collected["right"]
+        return {
+            "nll": float(collected["nll"].mean(dtype=np.float64)),
+            "ece": reliability.ece(*reliability.calibration(collected["confidence"], right)),
+            "auroc": {
+                name: reliability.auroc(collected[name], right, ~right)
+                for name in monte_carlo.SCORES
+                if name in collected
+            },
+        }
 
     # --- Pictures.
 
@@ -181,14 +218,23 @@ class Classification(Task):
         return powers / powers.sum()
 
     def describe(self, prediction: dict) -> dict:
-        """The five likeliest classes (or all) and their probabilities."""
+        """The five likeliest classes (or all) and their probabilities.
+
+        Of samples also each one's standard deviation, and `uncertainty`: see `monte_carlo.Spread`.
+        """
         probabilities = self.probabilities(prediction)
         best = np.argsort(-probabilities, kind="stable")[:5]
+        top5: list[dict[str, Any]] = [
+            {"class": self.class_names[label], "probability": float(probabilities[label])}
+            for label in best
+        ]
+        if "std" not in prediction:
+            return {"top5": top5}
+        stds = prediction["std"][best].tolist()
+        told = {name: float(prediction[name]) for name in monte_carlo.SCORES[1:-1]}
         return {
-            "top5": [
-                {"class": self.class_names[label], "probability": float(probabilities[label])}
-                for label in best
-            ]
+            "top5": [entry | {"std": std} for entry, std in zip(top5, stds, strict=True)],
+            "uncertainty": told | {"std": stds[0]},
         }
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":

@@ -25,9 +25,11 @@ from inputs.images import DataError
 from inputs.joint_transforms import detection_transform
 from inputs.transforms import ExampleTransform
 from models.retinanet import RetinaNet
-from tasks import pictures
+from tasks import detection_samples, pictures
 from tasks.architectures import backbone_of, pyramid_options
 from tasks.base import Task, mean_color, unpadded
+from training import monte_carlo
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -178,12 +180,13 @@ class Detection(Task):
           `boxes` float32 `[batch, detections, 4]` in pixels of the original image, `scores` and
           `labels` `[batch, detections]`, by falling score, -1 where there is none; `index`, of the
           example; and `class_loss`, `box_loss`, `positives` `[batch]`, each image's part of the
-          loss.
+          loss. Of samples besides, of each detection: `score_std`, `box_std` in pixels, `entropy`,
+          `expected_entropy` and `mutual_information` of its class against all else.
         """
         fields = self.config.detection
 
-        def detect(class_logits, box_codes, size) -> Detections:
-            return decode(
+        def detect(class_logits, box_codes, size, spread, box_std) -> tuple[Detections, dict]:
+            found = decode(
                 class_logits,
                 box_codes,
                 jnp.asarray(self.anchors),
@@ -193,10 +196,15 @@ class Detection(Task):
                 iou_threshold=fields.nms_iou,
                 min_score=fields.min_score,
             )
+            at_detections = jax.vmap(detection_samples.at_detections)
+            return found, at_detections(spread, box_std, found.anchors, found.labels)
 
         original = batch["original_size"].astype(jnp.float32)
         scale = jnp.where(batch["scale"] > 0, batch["scale"], 1.0)  # 0 in rows of padding
-        found = by_device(detect)(out["class_logits"], out["box_codes"], original * scale)
+        outputs = (out["class_logits"], out["box_codes"], original * scale)
+        found, spread = by_device(detect)(*outputs, out.get("spread"), out.get("box_std"))
+        if spread:
+            spread["box_std"] /= jnp.tile(scale, 2)[:, None, :]
         # The detector saw the image scaled; boxes are brought back.
         boxes = found.boxes / jnp.tile(scale, 2)[:, None, :]
 
@@ -209,7 +217,15 @@ class Detection(Task):
             "scores": found.scores,
             "labels": found.labels,
             "index": batch["index"],
+            **spread,
         } | _sums(parts)
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        return detection_samples.sampled(out, jnp.asarray(self.anchors))
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        anchors = jnp.asarray(self.anchors)
+        return detection_samples.averaged(spread, moments["boxes"], anchors)
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the loss's parts over the examples that `batch["mask"]` keeps."""
@@ -261,6 +277,24 @@ class Detection(Task):
                 name: 100.0 * float(value) for name, value in found.items() if not np.isnan(value)
             }
         return metrics
+
+    def judge(self, collected: dict) -> dict:
+        """See `detection_samples.judge`, of detections of `detection.picture_score` or more.
+
+        Right are those that COCO matches to an object at IoU 0.5; what falls on a crowd is none.
+        """
+        limit = max(self.max_detections)
+        truth = self._ground_truth_of(collected["index"])
+        detections = self._coco_detections(collected, limit)
+        matched = evaluate_lib.matches(truth, detections, max_detections=limit)
+        # In the order of the data, as these are.
+        order = np.argsort(collected["index"])
+        image, place = np.nonzero(collected["labels"][order] >= 0)
+        names = {"scores", "score_std", *monte_carlo.SCORES} & collected.keys()
+        found = {name: collected[name][order][image, place] for name in names}
+        counts = (found["scores"] >= self.config.detection.picture_score) & (matched >= 0)
+        found = {name: values[counts] for name, values in found.items()}
+        return detection_samples.judge(found, matched[counts] == 1, image[counts])
 
     def files(self, collected: dict) -> dict[str, str]:
         """All detections in COCO's json, of original images and categories."""
@@ -326,11 +360,16 @@ class Detection(Task):
         }
 
     def describe(self, prediction: dict) -> dict:
-        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels."""
+        """The detections by falling score; `bbox` is `[x, y, width, height]` in pixels.
+
+        Of samples also `score_std`, `edges_std` in pixels, `[xmin, ymin, xmax, ymax]`, and
+        entropies and mutual information of the class against all else: see `monte_carlo.Spread`.
+        """
         boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
         sure = (labels >= 0) & (scores >= self.config.detection.min_score)
-        annotations = []
-        for box, score, label in zip(boxes[sure], scores[sure], labels[sure], strict=True):
+        annotations, spread = [], detection_samples.described(prediction, sure)
+        found = zip(boxes[sure], scores[sure], labels[sure], spread, strict=True)
+        for box, score, label, uncertainty in found:
             ymin, xmin, ymax, xmax = box.astype(float).tolist()
             height, width = ymax - ymin, xmax - xmin
             annotations.append(
@@ -341,6 +380,7 @@ class Detection(Task):
                     "area": height * width,
                     "iscrowd": 0,
                     "score": float(score),
+                    **uncertainty,
                 }
             )
         return {"annotations": annotations}

@@ -1,6 +1,31 @@
 """`config.drop` as a model's `Drop`."""
 
+from typing import Any
+
 from models.drop import Drop
+
+
+def drop_at_inference(config: Any, keep_prob: float | None = None) -> float:
+    """Lets a run's config drop in a network that is not trained; returns at which keep_prob.
+
+    Args:
+      config: of the run, which is written to: the drop sites alone are to act, with DropBlock where
+        the run itself dropped nothing.
+      keep_prob: before the places' factors; by default that of training.
+
+    Raises:
+      ValueError: none is given, and the run dropped nothing.
+    """
+    if keep_prob is not None:
+        config.drop.keep_prob = keep_prob
+    elif config.drop.kind == "none":
+        raise ValueError(
+            "the run was trained without dropping: say by --keep_prob how much DropBlock is to keep"
+        )
+    if config.drop.kind == "none":
+        config.drop.kind = "dropblock"
+    config.model.head_keep_prob = 1.0
+    return config.drop.keep_prob
 
 
 def make_drop(drop) -> Drop:

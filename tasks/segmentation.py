@@ -1,5 +1,6 @@
 """Semantic segmentation: data, model, loss, one exact confusion matrix, pictures."""
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from inputs.joint_transforms import IGNORE, segmentation_transform
 from inputs.segmentation_sources import SegmentationSource, segmentation_source
 from inputs.transforms import ExampleTransform
 from models.fcn import FCN
-from tasks import pictures
+from tasks import pictures, segmentation_samples
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color, unpadded
+from tasks.base import PixelMap, Task, mean_color, unpadded
+from training import reliability
+from training.monte_carlo import Moments, Spread
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -126,10 +129,15 @@ class Segmentation(Task):
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
           classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without
-          labels, whose sizes nothing bounds, `logits`, `scale` and `original_size`.
+          labels, whose sizes nothing bounds, `logits`, `scale` and `original_size`; of samples also
+          `spread`, float32 `[batch, height, width, 3]` where the logits are, of
+          `segmentation_samples.SPREAD`.
         """
         if "label" not in batch:
-            return {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
+            found = {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
+            if "spread" in out:
+                found["spread"] = segmentation_samples.spread_of(out)
+            return found
 
         def of_example(example):
             logits, label, scale = example
@@ -145,6 +153,39 @@ class Segmentation(Task):
         return by_device(lambda *arrays: jax.lax.map(of_example, arrays))(
             out["logits"], batch["label"], batch["scale"]
         )
+
+    def sampled(self, out: dict) -> tuple[jax.Array, dict]:
+        return jax.nn.log_softmax(out["logits"]), {}
+
+    def averaged(self, spread: Spread, moments: dict[str, Moments]) -> dict:
+        # Where they are interpolated, the class of a pixel is that of logits: of these differ only
+        # by what is the same for all classes of a cell.
+        return {"logits": spread.log_mean, "spread": spread}
+
+    def to_judge(self, out: dict, batch: dict, by_device: Callable) -> dict:
+        """Sums over each image's pixels that count, at its own size.
+
+        Returns:
+          `nll` `[batch]`; `calibration`, `[batch, 3, bins]`, see `reliability.calibration`; and
+          `histograms`, int32 `[batch, scores, bins, 2]`, of each score the right and wrong pixels.
+        """
+        classes = out["logits"].shape[-1]
+
+        def of_example(example):
+            values, label, scale = example
+            values = resize_to_original(values, self.stride, scale, label.shape)
+            log_p = jax.nn.log_softmax(values[..., :classes])
+            scores = segmentation_samples.scores(log_p, values[..., classes:])
+            return reliability.pixel_sums(log_p, scores, label, IGNORE)
+
+        values = jnp.concatenate([out["logits"], segmentation_samples.spread_of(out)], axis=-1)
+        return by_device(lambda *arrays: jax.lax.map(of_example, arrays))(
+            values, batch["label"], batch["scale"]
+        )
+
+    def judge(self, collected: dict) -> dict:
+        """See `segmentation_samples.judge`."""
+        return segmentation_samples.judge(collected)
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """The loss and the confusion matrix over the examples that `batch["mask"]` keeps."""
@@ -215,19 +256,32 @@ class Segmentation(Task):
         """The class of each pixel, uint8, at the image's own size."""
         if "classes" in prediction:
             return prediction["classes"]
-        logits = np.asarray(prediction["logits"], np.float32)
+        return self._at_pixels(prediction, ("logits",), lambda x: x.argmax(-1).astype(np.uint8))
+
+    def maps(self, prediction: dict) -> dict[str, PixelMap]:
+        """See `segmentation_samples.maps`, at the image's own size."""
+        if "spread" not in prediction:
+            return {}
+        classes = len(self.class_names)
+        shares = functools.partial(segmentation_samples.shares, classes=classes)
+        values = self._at_pixels(prediction, ("logits", "spread"), shares)
+        return segmentation_samples.maps(values, classes)
+
+    def _at_pixels(self, prediction, names, function):
+        """A function of `[rows, width, channels]`, interpolated at the pixels of the original."""
+        values = np.concatenate([np.asarray(prediction[n], np.float32) for n in names], axis=-1)
         height, width = prediction["original_size"].tolist()
         rows, columns = (
             _interpolation(np, *axis, self.stride)
-            for axis in zip((height, width), logits.shape, prediction["scale"], strict=False)
+            for axis in zip((height, width), values.shape, prediction["scale"], strict=False)
         )
-        across = np.einsum("hwc,xw->hxc", logits, columns, optimize=True)
+        across = np.einsum("hwc,xw->hxc", values, columns, optimize=True)
         # A few rows at a time: the logits of a large photograph are gigabytes.
         bands = [
-            np.tensordot(rows[first : first + 32], across, 1).argmax(-1)
+            function(np.tensordot(rows[first : first + 32], across, 1))
             for first in range(0, height, 32)
         ]
-        return np.concatenate(bands).astype(np.uint8)
+        return np.concatenate(bands)
 
 
 def resize_to_original(

@@ -8,6 +8,9 @@ import tiny
 from configs import amoebanet
 from evaluate import evaluate
 from models.cell_tables import CELLS, Cells, Table
+from tasks.drop import drop_at_inference
+from training.config import ConfigError
+from training.monte_carlo import SCORES
 
 # A cell of few operations, which compiles in seconds.
 LIGHT = Cells(
@@ -25,6 +28,34 @@ def get_config():
     config.model.update({"stem": "small", "stem_stride": 4, "cells_per_stack": 1, "filters": 4})
     config.aux_weight = 0.0
     return config
+
+
+def test_the_mean_of_samples_is_judged_beside_the_plain_prediction(monkeypatch, tmp_path):
+    one_device = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one_device)
+    random_runs.save(tiny.get_config(), tmp_path)
+    found = evaluate(tiny.get_config(), tmp_path, keep_prob=0.5, mc_samples=3, out=tmp_path)
+    assert (found["mc_samples"], found["keep_prob"]) == (3, 0.5)
+    for judged in (found["plain"], found["mc"]):
+        assert judged["examples"] == 50 and 0 <= judged["ece"] <= 1
+        # That of every example's own class, whose mean is the loss.
+        assert judged["nll"] == pytest.approx(judged["loss"], rel=1e-5)
+        for interval in judged["auroc"].values():
+            assert 0 <= interval["low"] < interval["value"] < interval["high"] <= 1
+    assert found["plain"]["auroc"].keys() == set(SCORES[:2])
+    assert found["mc"]["auroc"].keys() == set(SCORES)
+    kept = {name: value for name, value in found["mc"].items() if name.startswith("kept/")}
+    assert kept and all(value < 0.95 for value in kept.values())
+    assert not any(name.startswith("kept/") for name in found["plain"])
+    assert (tmp_path / "examples.png").exists()
+
+
+def test_a_run_without_dropping_must_be_told_how_much_to_drop(tmp_path):
+    config = tiny.get_config("baseline")
+    with pytest.raises(ConfigError, match="^the run was trained without dropping: say by --keep"):
+        evaluate(config, tmp_path, mc_samples=3)
+    assert drop_at_inference(config, 0.7) == 0.7 and config.drop.kind == "dropblock"
+    assert drop_at_inference(tiny.get_config()) == tiny.get_config().drop.keep_prob
 
 
 def test_the_drop_sites_alone_act_in_an_amoebanet(monkeypatch, tmp_path):

@@ -35,6 +35,8 @@ def make_evaluate(
     plan: Plan,
     *,
     drop: bool = False,
+    mc_samples: int | None = None,
+    judge: bool = False,
     compiling: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ):
@@ -44,6 +46,8 @@ def make_evaluate(
       plan: of the network, the data and the devices.
       drop: whether the drop sites act, with BatchNorm in eval mode (the paper's Figure 5), at a
         keep_prob before the places' factors.
+      mc_samples: how many predictions are drawn so of each example, whose mean is evaluated.
+      judge: whether it is also judged how far the predictions may be trusted.
       compiling: `compiling(what)` is the context in which it is compiled, at the first batch.
       tell: called as `tell(done, total)` after each batch, with the examples that are done.
 
@@ -51,7 +55,8 @@ def make_evaluate(
       The function. It asks `stopping()` after each batch, and gives up with None as soon as that
       is true; without `draw` there is no picture.
     """
-    task, eval_step = plan.task, plan.eval_step(drop=drop)
+    task = plan.task
+    eval_step = plan.eval_step(drop=drop, mc_samples=mc_samples, judge=judge)
     first_call = compiling("the evaluation step")
     contexts = itertools.chain([first_call], itertools.repeat(contextlib.nullcontext()))
 
@@ -73,9 +78,11 @@ def make_evaluate(
             # On the host and in float64: a count beyond 2^24 stays exact.
             sums = jax.tree.map(np.float64, jax.device_get(sums))
             totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+            judged = predictions.pop("judge", {})
             found = jax.device_get(predictions) if task.collects or index in drawn else {}
-            if task.collects:
-                collected.append(found)
+            if task.collects or judge:
+                kept = found if task.collects else {"mask": predictions["mask"]}
+                collected.append(jax.device_get(kept | judged))
             rows = [row for row in drawn.get(index, ()) if local["mask"][row]]
             if rows:
                 own = np.add(
@@ -93,6 +100,8 @@ def make_evaluate(
         joined = _joined(_taken(batch, batch["mask"]) for batch in collected)
         metrics = task.score(totals["sums"], joined) | {"examples": count, "skipped": skipped}
         metrics |= telemetry.place_means(totals["sites"], task.drop.place_of)
+        if judge:
+            metrics |= task.judge(joined)
         picture = task.draw(*map(_joined, zip(*examples, strict=True))) if examples else None
         return Evaluation(metrics, picture, task.files(joined) if lead else {})
 

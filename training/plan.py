@@ -194,13 +194,18 @@ class Plan:
         """The training step, lowered for the devices."""
         return self.train_step.lower(self.abstract_state, self.abstract_batch, self.abstract_key)
 
-    def eval_step(self, *, drop: bool = False):
+    def eval_step(self, *, drop: bool = False, mc_samples: int | None = None, judge: bool = False):
         """The jitted `(variables, batch, key, keep_prob) -> (sums, predictions)`.
 
         See `step.make_eval_step`.
         """
         step = step_lib.make_eval_step(
-            self.task, self.network, drop=drop, by_device=sharding.by_device(self.mesh)
+            self.task,
+            self.network,
+            drop=drop,
+            mc_samples=mc_samples,
+            judge=judge,
+            by_device=sharding.by_device(self.mesh),
         )
         variables = state_lib.variables(self.state_sharding)
         return jax.jit(

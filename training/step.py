@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from training import monte_carlo
 from training import state as state_lib
 
 
@@ -132,7 +133,15 @@ def _accumulated(micro_step, state, batch, key, keep_prob, accumulate):
     return jax.tree.map(lambda g: g / accumulate, grads), batch_stats, metrics
 
 
-def make_eval_step(task, network, *, drop: bool, by_device=lambda fn: fn):
+def make_eval_step(
+    task,
+    network,
+    *,
+    drop: bool = False,
+    mc_samples: int | None = None,
+    judge: bool = False,
+    by_device=lambda fn: fn,
+):
     """Makes `(variables, batch, key, keep_prob) -> (sums, predictions)`.
 
     The sums are over the batch's examples that its mask keeps, and `skipped` counts those that
@@ -140,24 +149,39 @@ def make_eval_step(task, network, *, drop: bool, by_device=lambda fn: fn):
     `by_device` is `sharding.by_device` of the mesh, for what a device should do by itself.
 
     With `drop` the drop sites act, at `keep_prob` and with BatchNorm in eval mode: the paper's
-    Figure 5. Else key and keep_prob are without effect.
+    Figure 5. With `mc_samples` they act in so many passes, each with a key of its own, and the
+    predictions are those of the mean, with their spread. Else key and keep_prob are without effect.
+
+    With `judge` the predictions have under that name what the task's `judge` takes, see `Task`.
     """
 
     def eval_step(variables, batch, key, keep_prob):
-        out, _ = network.apply(
-            variables["params"],
-            variables["batch_stats"],
-            task.inputs(batch),
-            train=False,
-            keep_prob=keep_prob,
-            rng=state_lib.stream(key, "eval_drop") if drop else None,
-        )
+        images = task.inputs(batch)
+
+        def forward(rng):
+            parts = (variables["params"], variables["batch_stats"])
+            return network.apply(*parts, images, train=False, keep_prob=keep_prob, rng=rng)[0]
+
+        if mc_samples:
+
+            def sample(rng):
+                out = forward(rng)
+                return *task.sampled(out), site_sums(out["sites"])
+
+            key = state_lib.stream(key, "mc_samples")
+            spread, moments, sites = monte_carlo.average(sample, key, mc_samples)
+            out = task.averaged(spread, moments)
+        else:
+            out = forward(state_lib.stream(key, "eval_drop") if drop else None)
+            sites = site_sums(out["sites"])
         predictions = task.predict(out, batch, by_device)
         sums = {
             "sums": task.eval_sums(predictions, batch),
             "skipped": batch["skipped"].sum(),
-            "sites": site_sums(out["sites"]),
+            "sites": sites,
         }
+        if judge:
+            predictions = predictions | {"judge": task.to_judge(out, batch, by_device)}
         return sums, predictions | {"mask": batch["mask"]}
 
     return eval_step

@@ -11,7 +11,7 @@ import pytest
 
 import processes
 import tiny
-from benchmarks import detection, dropblock_op, timing, train_step
+from benchmarks import detection, dropblock_op, mc_samples, timing, train_step
 from dropblock import dropblock
 
 
@@ -100,3 +100,9 @@ def test_detection_can_be_timed():
     times = timing.rounds(cases, 1)
     assert len(detection.report(times)) == 2 + len(times)
     assert set(times) == set(detection.RATIOS)
+
+
+def test_samples_can_be_timed():
+    cases, peaks = mc_samples.prepare(tiny.get_config(), [2])
+    _, found = cases[2]()
+    assert found["std"].shape == (16, 10) and peaks[2] > 0

@@ -120,9 +120,11 @@ def test_decoding_is_the_literal_one(outputs, min_score):
         kept = literal.nms(np.asarray(boxes), labels, LIMIT, 0.5)
         count = len(kept)
         np.testing.assert_array_equal(found.labels[image][:count], labels[kept])
+        np.testing.assert_array_equal(found.anchors[image][:count], anchors[kept])
         np.testing.assert_allclose(found.scores[image][:count], scores[kept], rtol=1e-5)
         np.testing.assert_allclose(found.boxes[image][:count], boxes[np.array(kept)], atol=1e-4)
         assert (found.labels[image][count:] == -1).all() and not found.boxes[image][count:].any()
+        assert not found.anchors[image][count:].any()
     assert (np.asarray(found.labels) == -1).any() == (min_score > 0)
     assert found.labels.shape == (8, LIMIT) and found.labels.dtype == jnp.int32
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from detection.evaluate import METRICS, coco_detections, evaluate
+from detection.evaluate import METRICS, coco_detections, evaluate, matches
 
 SIDE = 40.0  # of all objects: an area of 1,600, "medium"
 
@@ -51,6 +51,17 @@ DETECTIONS = [
     detection(8, 17, 200.0, 0.1, width=1.5 * SIDE),
 ]
 CAT = (34 * 1 + 33 * 2 / 3) / 101
+
+
+def test_matches_by_hand():
+    """The two on a crowd count neither way; the dog is one at IoU 0.5, not at 0.7."""
+    options = {"max_detections": 100}
+    assert matches(GROUND_TRUTH, DETECTIONS, **options).tolist() == [1, 0, -1, -1, 1, 1]
+    assert matches(GROUND_TRUTH, DETECTIONS, **options, iou=0.7).tolist() == [1, 0, -1, -1, 1, 0]
+    # An object is the surest one's alone.
+    twice = [detection(7, 3, 1.0, 0.5), detection(7, 3, 0.0, 0.9)]
+    assert matches(GROUND_TRUTH, twice, **options).tolist() == [0, 1]
+    assert matches(GROUND_TRUTH, [], **options).tolist() == []
 
 
 def test_by_hand():

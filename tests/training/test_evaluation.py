@@ -56,12 +56,15 @@ class Doubling:
     def put_batch(self, batch):
         return batch
 
-    def eval_step(self, *, drop):
+    def eval_step(self, *, drop, mc_samples, judge):
         def step(variables, batch, key, keep_prob):
             self.dropped.append((drop, float(keep_prob)))
+            self.asked = (mc_samples, judge)
             sites = {"head.a": SiteSums(*np.float32([2, 0.5, 1, 3]))} if drop else {}
             sums = {"count": batch["mask"].sum(), "total": (batch["x"] * batch["mask"]).sum()}
             found = {"doubled": variables * batch["x"], "mask": batch["mask"]}
+            if judge:
+                found["judge"] = {"tripled": 3 * batch["x"]}
             return {"sums": sums, "skipped": batch["skipped"].sum(), "sites": sites}, found
 
         return step
@@ -72,6 +75,9 @@ class Doubling:
 
     def score(self, sums, collected):
         return {"total": sums["total"], "seen": collected.get("doubled", np.array([])).tolist()}
+
+    def judge(self, collected):
+        return {"judged": {name: x.tolist() for name, x in collected.items() if name != "mask"}}
 
     def files(self, collected):
         return {"seen.txt": str(collected.get("doubled"))}
@@ -123,6 +129,17 @@ def test_it_is_told_how_many_are_done():
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
+@pytest.mark.parametrize("collects", [False, True])
+def test_what_is_judged_is_of_the_whole_set_and_only_that_is_kept(collects):
+    plan = Doubling(collects)
+    found = make_evaluate(plan, mc_samples=5, judge=True)(2, keep_prob=0.5)
+    judged = {"tripled": [0, 3, 6, 12]}
+    assert found.metrics["judged"] == judged | ({"doubled": [0, 2, 4, 8]} if collects else {})
+    assert plan.asked == (5, True) and plan.dropped == [(False, 0.5)] * 3
+    assert plan.drawn == [([0, 2, 4, 8], [0, 1, 2, 4])]
+    assert "judged" not in make_evaluate(plan)(2).metrics and plan.asked == (None, False)
+
+
 def test_what_is_not_asked_for_is_not_done():
     plan = Doubling(collects=False)
     found = make_evaluate(plan, drop=True)(2, keep_prob=0.5, draw=False)
@@ -149,8 +166,8 @@ def test_no_two_batches_drop_the_same_and_every_evaluation_does(plan, monkeypatc
     """The chance that two keys let all six sites drop equally much is about 2e-12."""
     dropped = []
 
-    def eval_step(plan, *, drop):
-        step = whole(plan, drop=drop)
+    def eval_step(plan, **options):
+        step = whole(plan, **options)
 
         def watched(*args):
             sums, predictions = step(*args)
