@@ -45,7 +45,7 @@ class TrainedRun(Predictor):
           ConfigError: see `open_run`.
         """
         if min_score is not None:
-            _set_min_score(config, min_score)
+            set_min_score(config, min_score)
         self.plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
         multihost.hold_config_to_process_0(config)
         state = self.plan.restore(directory, checkpoint)
@@ -89,7 +89,7 @@ def _with_maps(step, maps):
     return with_maps
 
 
-def _set_min_score(config, min_score: float):
+def set_min_score(config, min_score: float):
     """Has boxes of a lower score neither told nor drawn."""
     if "detection" not in config:
         raise ConfigError(

@@ -135,7 +135,7 @@ class Detection(Task):
 
     # --- Model and loss.
 
-    def make_model(self, platform: str, rngs: nnx.Rngs) -> RetinaNet:
+    def make_model(self, platform: str | None, rngs: nnx.Rngs) -> RetinaNet:
         """The detector that `config.model` describes."""
         model = self.config.model
         return RetinaNet(
@@ -173,14 +173,32 @@ class Detection(Task):
         """What is evaluated and drawn.
 
         Returns:
+          What `detect` returns; `index`, of the example; and `class_loss`, `box_loss`, `positives`
+          `[batch]`, each image's part of the loss.
+        """
+
+        def of_image(*image):
+            return self._loss(*jax.tree.map(lambda x: x[None], image))[1]
+
+        parts = jax.vmap(of_image)(out["class_logits"], out["box_codes"], self._targets(batch))
+        found = self.detect(out, batch["original_size"], batch["scale"], by_device)
+        return found | {"index": batch["index"]} | _sums(parts)
+
+    def detect(self, out: dict, original_size, scale, by_device=lambda function: function) -> dict:
+        """Decodes the network's outputs, with NMS.
+
+        Args:
+          out: of the network.
+          original_size, scale: of a batch.
+          by_device: see `Task.predict`.
+
+        Returns:
           `boxes` float32 `[batch, detections, 4]` in pixels of the original image, `scores` and
-          `labels` `[batch, detections]`, by falling score, -1 where there is none; `index`, of the
-          example; and `class_loss`, `box_loss`, `positives` `[batch]`, each image's part of the
-          loss.
+          `labels` `[batch, detections]`, by falling score, -1 where there is none.
         """
         fields = self.config.detection
 
-        def detect(class_logits, box_codes, size) -> Detections:
+        def of_batch(class_logits, box_codes, size) -> Detections:
             return decode(
                 class_logits,
                 box_codes,
@@ -192,22 +210,13 @@ class Detection(Task):
                 min_score=fields.min_score,
             )
 
-        original = batch["original_size"].astype(jnp.float32)
-        scale = jnp.where(batch["scale"] > 0, batch["scale"], 1.0)  # 0 in rows of padding
-        found = by_device(detect)(out["class_logits"], out["box_codes"], original * scale)
+        original = original_size.astype(jnp.float32)
+        scale = jnp.where(scale > 0, scale, 1.0)  # 0 in rows of padding
+        found = by_device(of_batch)(out["class_logits"], out["box_codes"], original * scale)
         # The detector saw the image scaled; boxes are brought back.
         boxes = found.boxes / jnp.tile(scale, 2)[:, None, :]
-
-        def of_image(*image):
-            return self._loss(*jax.tree.map(lambda x: x[None], image))[1]
-
-        parts = jax.vmap(of_image)(out["class_logits"], out["box_codes"], self._targets(batch))
-        return {
-            "boxes": jnp.minimum(boxes, jnp.tile(original, 2)[:, None, :]),
-            "scores": found.scores,
-            "labels": found.labels,
-            "index": batch["index"],
-        } | _sums(parts)
+        boxes = jnp.minimum(boxes, jnp.tile(original, 2)[:, None, :])
+        return {"boxes": boxes, "scores": found.scores, "labels": found.labels}
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
         """Sums of the loss's parts over the examples that `batch["mask"]` keeps."""

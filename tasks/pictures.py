@@ -91,9 +91,7 @@ def add_legend(
 
     names = {IGNORE: "ignored"} | dict(enumerate(class_names))
     patches = [
-        matplotlib.patches.Patch(
-            fc=_colors(value) / 255, ec="gray", label=shortened(names[value])
-        )
+        matplotlib.patches.Patch(fc=_colors(value) / 255, ec="gray", label=shortened(names[value]))
         for value in sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
     ]
     legend = figure.legend(handles=patches, loc="lower center", ncols=6, fontsize=8)
