@@ -44,7 +44,7 @@ def main():
         sizes = export(run, out, name=workdir.name, onnx=onnx.value)
         print(f"exported the {run.weights}")
         for file, size in sizes.items():
-            print(f"{out / file}: {size / 1e6:.2f} MB")
+            print(f"{out / file}: {size:,} bytes")
         return 0
 
     config_lib.run(command, DataError)
@@ -82,9 +82,7 @@ def export(run: TrainedRun, out: epath.Path, *, name: str, onnx: bool = False) -
         about[card.ONNX] = {"opset": opset, "computes_in": "float32"} | card.versions("jax2onnx")
     for file, content in contents.items():
         about[file] |= {"bytes": len(content), "sha256": card.sha256(content)}
-    content = card.describe(
-        run.task, exported, step=run.step, weights=run.weights, workdir=name, files=about
-    )
+    content = card.describe(run.task, exported, step=run.step, workdir=name, files=about)
     contents[card.NAME] = card.to_text(content).encode()
 
     with writing(out):

@@ -37,14 +37,14 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def describe(
-    task: Task, exported: Exported, *, step: int, weights: str, workdir: str, files: dict[str, dict]
+    task: Task, exported: Exported, *, step: int, workdir: str, files: dict[str, dict]
 ) -> dict[str, Any]:
     """What `predict.json` says.
 
     Args:
       task: of the run.
       exported: its function.
-      step, weights: see `Predictor`.
+      step: of training, after which the weights are.
       workdir: the name of the run's folder.
       files: of each file its `sha256`, and what there is to know of it.
     """
@@ -57,7 +57,7 @@ def describe(
         "classes": list(task.class_names),
         "workdir": workdir,
         "step": step,
-        "weights": weights,
+        "weights": "weights" if config.ema_decay is None else "moving average (EMA) of the weights",
         "inputs": {
             name: _array(("batch", *x.shape), x.dtype, x.meaning) for name, x in inputs.items()
         },
@@ -105,7 +105,7 @@ def read(folder: epath.Path) -> dict[str, Any]:
             "export anew"
         )
     for name, kind in _FIELDS.items():
-        if not isinstance(card.get(name), kind) or not card[name] and kind is list:
+        if not isinstance(card.get(name), kind) or card[name] == []:
             what = "list of classes" if name == "classes" else f"field {name!r}"
             raise ConfigError(f"{path} has no {what}: export anew")
     if card.pop("sha256", None) != _own_sum(card):

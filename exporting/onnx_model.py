@@ -44,9 +44,8 @@ def to_onnx(task: Task, variables: dict[str, Any]):
     (batch,) = export.symbolic_shape("batch")
     arguments = shapes(task, batch)
     # Traced here: within the converter Flax's layers are others, that know not all of ours.
-    traced, outputs = jax.make_jaxpr(make_function(task, variables, decode), return_shape=True)(
-        *arguments
-    )
+    function = make_function(task, variables, decode, platform=None)
+    traced, outputs = jax.make_jaxpr(function, return_shape=True)(*arguments)
     try:
         with _quiet():
             model = jax2onnx.to_onnx(
@@ -78,7 +77,7 @@ def _in_float32(task: Task) -> Task:
 
 @contextlib.contextmanager
 def _quiet():
-    """Within it nothing is logged of the parts of the converter that are not installed or needed."""
+    """Within it nothing is logged of parts of the converter that are not there and not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -34,7 +34,7 @@ def make_function(
     task: Task,
     variables: dict[str, Any],
     decode: Callable | None = None,
-    platform: str | None = None,
+    platform: str | None = "any",
 ):
     """The network as a function of what `Served.all_inputs` names, in that order.
 
@@ -42,8 +42,7 @@ def make_function(
       task: of the run.
       variables: the weights, `params` and `batch_stats`; they become constants.
       decode: see `Served.decode`; by default that of the task's row.
-      platform: see `models.layers.Layers`; by default the forms of layers that are XLA's own, which
-        are right on all.
+      platform: see `models.layers.Layers`.
 
     Returns:
       A function of arrays whose first axis is the batch, of any size.

@@ -73,7 +73,7 @@ def _detected(task, out, inputs):
 def _before_nms(task, out, inputs):
     scale = jnp.tile(inputs["scale"], (1, 2))[:, None, :]
     original = jnp.tile(inputs["original_size"].astype(jnp.float32), (1, 2))[:, None, :]
-    boxes = box_lib.decode(out["box_codes"], jnp.asarray(task.anchors))
+    boxes = box_lib.decode(out["box_codes"], jnp.asarray(task.anchors)[None])
     boxes = jnp.clip(boxes, 0.0, original * scale)
     return {
         "class_logits": out["class_logits"],

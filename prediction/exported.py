@@ -1,9 +1,9 @@
 """An exported network that predicts."""
 
 import jax
-from jax import export
 import ml_collections
 from etils import epath
+from jax import export
 
 from exporting import card
 from exporting.program import served
@@ -45,8 +45,8 @@ class ExportedRun(Predictor):
             task = make_task(config, train=False, evaluate=False)
         if list(task.class_names) != self.card["classes"]:
             raise ConfigError(f"{folder / card.NAME} has other classes than its config")
-        where = f"{self.card['weights']}, exported to {folder}"
-        super().__init__(task, self.card["step"], where)
+        step = self.card["step"]
+        super().__init__(task, step, f"{self.card['weights']} of step {step}, exported to {folder}")
         self.exported = _deserialized(folder, card.content(folder, self.card, card.MODEL))
         self._call = jax.jit(self.exported.call)
         self._inputs = tuple(served(task).all_inputs(config))
