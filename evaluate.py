@@ -4,11 +4,13 @@
     python evaluate.py --workdir runs/mnist --keep_prob 0.8 --block_size 5
 
 With --keep_prob the drop sites act during evaluation, BatchNorm in eval mode, each place with its
-factor: the paper's Figure 5. Prints one JSON object. Exit codes: 0 done, 2 bad input.
+factor: the paper's Figure 5. Prints one JSON object. Exit codes: 0 done, 2 bad input, 4 disk full
+or not to be written to.
 """
 
 import json
 import pathlib
+import sys
 
 import jax
 from absl import flags
@@ -22,7 +24,7 @@ from training.config import ConfigError
 from training.evaluation import make_evaluate
 from training.files import write
 from training.plan import make_plan
-from training.state import variables
+from training.state import variables, weights
 
 
 def main():
@@ -34,9 +36,15 @@ def main():
     )
     data_dir = flags.DEFINE_string("data_dir", None, "Where the data is now, if it has moved.")
     split = flags.DEFINE_string("split", None, "Split to evaluate. Default: the run's eval_split.")
-    keep_prob = flags.DEFINE_float("keep_prob", None, "Drop during evaluation, at this keep_prob.")
+    keep_prob = flags.DEFINE_float(
+        "keep_prob", None, "Drop during evaluation, at this keep_prob. Default: nothing is dropped."
+    )
     block_size = flags.DEFINE_integer("block_size", None, "Block to drop. Default: the run's.")
-    out = flags.DEFINE_string("out", None, "Folder for examples.png and, say, detections.json.")
+    out = flags.DEFINE_string(
+        "out",
+        None,
+        "Folder for examples.png and, say, detections.json. Default: they are not written.",
+    )
     hosts = flags.DEFINE_flag(config_lib.optional_value("multihost", None, multihost.HELP))
 
     def command(_) -> int:
@@ -89,6 +97,8 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
     plan = make_plan(config, make_task, jax.devices(), train=False)
     multihost.hold_config_to_process_0(config)
     state = plan.restore(checkpoint_dir, checkpoint)
+    if jax.process_index() == 0:
+        print(f"using the {weights(state, checkpoint_dir)}", file=sys.stderr)
     run = make_evaluate(plan, drop=keep_prob is not None)
     evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)
     if out is not None:

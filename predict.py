@@ -9,6 +9,7 @@ be read are named and counted, and the others done. Exit codes: 0 done, 2 bad in
 some images could not be read, 4 disk full or not to be written to.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -97,30 +98,29 @@ def predict(
     """
     multihost.hold_to_process_0("list of images", files)
     paths, lead = list(files), jax.process_index() == 0
-    output = Output(folder, run, draw=draw, all_classes=all_classes) if lead else None
-    counts = {"images": 0, "skipped": 0}
-    with Progress(len(paths), enabled=lead) as progress:
+    counts, size = {"images": 0, "skipped": 0}, run.batch_size(len(paths))
+    writes = Output(folder, run, draw=draw, all_classes=all_classes) if lead else None
+    with writes or contextlib.nullcontext(), Progress(len(paths), enabled=lead) as progress:
         progress.print(f"using the {run.weights}")
+        progress.print(f"predicting {counted(len(paths))}, {size} at a time")
         for done, (path, found) in enumerate(zip(paths, run.each(paths), strict=True), start=1):
             unread = isinstance(found, DataError)
             counts["skipped" if unread else "images"] += 1
             if unread and counts["skipped"] <= _NAMED:
                 progress.print(f"skipped: {found}")
-            if output is not None:
-                if unread:
-                    output.skip(path, str(found))
-                else:
-                    output.add(path, files[path], found)
+            if writes and unread:
+                writes.skip(path, str(found))
+            elif writes:
+                writes.add(path, files[path], found)
             progress.step(done)
-    if output is not None:
-        output.finish()
+    if lead:
         print(f"{counted(counts['images'])} predicted, in {folder}")
-        if counts["skipped"]:
-            print(
-                f"error: {counted(counts['skipped'])} could not be read, named in "
-                f"{folder / 'predictions.json'}",
-                file=sys.stderr,
-            )
+    if lead and counts["skipped"]:
+        print(
+            f"error: {counted(counts['skipped'])} could not be read, named in "
+            f"{folder / 'predictions.json'}",
+            file=sys.stderr,
+        )
     return counts
 
 

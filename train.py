@@ -5,7 +5,7 @@
     python train.py --config configs/imagenet_resnet50.py --dry_run=compile --topology v5e:2x4
 
 The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad input, 3 diverged,
-4 the disk is full or cannot be written to, 143 pre-empted after saving.
+4 the disk is full or cannot be written to, 143 stopped by SIGTERM after saving (130 by Ctrl-C).
 """
 
 import contextlib
@@ -19,7 +19,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from inputs import memory
+from inputs import bad, memory
+from inputs.found import as_json
 from inputs.images import DataError
 from tasks import make_task
 from training import compilation, hardware, init_from, multihost, plots, telemetry
@@ -121,14 +122,19 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
     init_from.settle(config)
-    plan = make_plan(config, make_task, jax.devices())
+    with bad.listed_in(workdir / bad.FILE):
+        plan = make_plan(config, make_task, jax.devices())
     task, total_steps, eval_every = plan.task, plan.total_steps, plan.eval_every
+    if lead:
+        warnings = [f"warning: {said}" for said in plan.quiet_settings]
+        print(task.data_found, *warnings, sep="\n", flush=True)
     config.data.update(task.facts)  # for evaluate.py, and to notice data that has changed
     multihost.hold_config_to_process_0(config)
     hold_to_config = lead and not allow_config_change
     # A run that has logged or saved nothing yet has nothing to lose by another config.
+    changed = []
     if hold_to_config and (workdir / "metrics.jsonl").exists():
-        config_lib.check_same(workdir, config)
+        changed = config_lib.check_same(workdir, config)
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(log_lib.Progress(total_steps))
@@ -141,18 +147,26 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         )
         multihost.check_shared(checkpoints.directory)
         if hold_to_config and checkpoints.steps:
-            config_lib.check_same(checkpoints.directory, config)
+            changed = config_lib.check_same(checkpoints.directory, config)
         state = checkpoints.restore(plan.abstract_state)
         if state is None:
             state = _new_state(plan)
         if lead:  # not before the restore: it may find that the config is of another model
             for folder in (workdir, checkpoints.directory):
                 write(folder / "config.json", config_lib.to_json(config))
+            write(
+                workdir / "data.json", json.dumps(as_json(task.found, task.class_names), indent=1)
+            )
+            task.skipped.keep_in(workdir / bad.FILE)
+            if task.skipped.total:
+                progress.print(task.skipped.total)
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
         progress.begin(first)
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
+            if changed:
+                progress.print(f"with another setting: {'; '.join(changed)}")
         # Of the whole run: what was before the last line counts, what a kill undid does not.
         began -= log.records[-1]["time/seconds"] if log.records else 0.0
         # A stop signal saves at once: the evaluation that was due at that step is made up for. (And
@@ -236,6 +250,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
 
         if first < total_steps:
             progress.print(timing.verdict())
+            if task.skipped.total:
+                progress.print(task.skipped.total)
         checkpoints.finish()
     if lead:
         _finish(log.records, workdir, task.best_metric, stands=first == total_steps and evaluated)

@@ -65,7 +65,8 @@ def get_config() -> Any:  # a ConfigDict; to a type checker its fields could be 
     config.data.image_size = 224
     config.data.channels = 3
     # What the data has, for --dry_run without the data; a run's config.json has what was found.
-    config.data.class_names = placeholder(tuple)  # what labels index; default: the training split's
+    # What labels index: names, "sky,tree", or "@classes.txt"; default: the training split's.
+    config.data.class_names = placeholder(object)
     config.data.num_classes = placeholder(int)
     config.data.num_train_examples = placeholder(int)
     config.data.num_eval_examples = placeholder(int)

@@ -22,6 +22,7 @@ def get_config(variant: str = "scratch"):
     config.model.max_level = 4
 
     config.data.image_size = 129
+    config.data.on_error = "skip"  # named and counted; one bad file should not cost a night
 
     config.log_every_steps = 10
     config.eval_every_epochs = 5.0

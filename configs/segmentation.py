@@ -6,6 +6,7 @@ Constants: docs/paper.md sections 6 and 7.
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import pyramid
 
@@ -50,6 +51,10 @@ def get_config() -> Any:
     config.data.scale = (0.75, 1.5)  # in training: the longer side, of image_size
     config.data.names = "{split}.txt"  # the list of a split's names, in data.dir
     config.data.masks = "masks"  # their folder in data.dir
+    config.data.ignore_index = placeholder(int)  # a value of masks that is ignored, besides 255
+    # What values of masks are: "0=sky,1=tree,7=ignore", colours as "#8040ff=tree", or a file of a
+    # value and a name on each line, see inputs/mask_values.py.
+    config.data.mask_values = placeholder(str)
     config.data.scenes.size = 65
     config.data.scenes.digit_size = (20, 36)
     config.data.scenes.digits = (1, 3)

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 from absl import logging
 
+from inputs.bad import NAMED, BadList
 from inputs.reading import DataError, is_int64, is_integer, is_name, shown
 from inputs.splits import check_classes, listed
 
@@ -52,6 +53,7 @@ class Annotations:
       areas: float64 `[boxes]`, square pixels of the object (not of its box, where both are known).
       class_names: what labels index.
       category_ids: the original id of each label.
+      left_out: what was left out, a line for each box (or entry).
     """
 
     image_ids: np.ndarray
@@ -64,6 +66,7 @@ class Annotations:
     areas: np.ndarray
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -117,7 +120,7 @@ class Annotations:
         counts = np.bincount(of_image[~self.crowd], minlength=len(self))
         over = np.flatnonzero(counts > max_boxes)
         if len(over):
-            named = listed(f"{self.file_names[i]}: {counts[i]}" for i in over)
+            named = listed((f"{self.file_names[i]}: {counts[i]}" for i in over), NAMED)
             logging.warning(
                 "%s: %d of %d images have more than %d boxes (%s). Training sees the %d largest of"
                 " an image; config.data.max_boxes=%d would hold all.",
@@ -155,10 +158,11 @@ def from_coco(
     position = {id: i for i, id in enumerate(image_ids)}
     homeless = [a["image_id"] for a in annotations if a["image_id"] not in position]
     if homeless:
-        raise DataError(
+        ids = [repr(id) for id in dict.fromkeys(homeless)]
+        raise BadList(
             f"{name} has {len(homeless)} annotations of images that it does not list, those with"
-            f" ids {listed(map(repr, dict.fromkeys(homeless)))}: add the images or remove the"
-            " annotations."
+            f" ids {listed(ids, NAMED)}: add the images or remove the annotations.",
+            ids,
         )
     category_ids = sorted(_ids(categories, f"categories of {name}"))
     by_id = {category["id"]: str(category["name"]) for category in categories}
@@ -186,6 +190,7 @@ def from_coco(
     outside = ~no_pixels & ~no_area & (corners[:, 2:] <= corners[:, :2]).any(1)
     unknown = ~no_pixels & ~no_area & ~outside & (labels < 0)
     kept = ~(no_pixels | no_area | outside | unknown)
+    lost: list[str] = []
     if warn:
         classes = dict.fromkeys(a["category_id"] for a in itertools.compress(annotations, unknown))
         left_out = {
@@ -197,7 +202,13 @@ def from_coco(
         # Coordinates rounded to pixels often end a little beyond the border.
         high = boxes[:, :2] + boxes[:, 2:] - sizes[of_image, ::-1]
         cut = kept & ((boxes[:, :2] < -1) | (high > 1)).any(1)
-        _warn(name, [images[i]["file_name"] for i in of_image], left_out, cut)
+        files = [images[i]["file_name"] for i in of_image]
+        _warn(name, files, left_out, cut)
+        lost = [
+            f"{name}: a box {reason} in {file}"
+            for reason, mask in left_out.items()
+            for file in itertools.compress(files, mask)
+        ]
 
     annotations = list(itertools.compress(annotations, kept))
     boxes, of_image = boxes[kept], of_image[kept]
@@ -217,6 +228,7 @@ def from_coco(
         ),
         class_names=names,
         category_ids=tuple(category_ids),
+        left_out=tuple(lost),
     )
 
 
@@ -263,29 +275,53 @@ def coco_entries(coco: Any, key: str, name: str) -> list[dict]:
     entries = coco.get(key) if isinstance(coco, dict) else None
     if not isinstance(entries, list):
         raise DataError(f"{name} has no list {key!r}: it has to be a COCO instances file.")
-    fields = [(field, *check) for field, check in _FIELDS[key].items()]
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise DataError(f"{name}: {key}[{i}] is {shown(entry)}, expected an object.")
-        for field, is_right, words in fields:
-            if field not in entry:
-                if field in _OPTIONAL:
-                    continue
-                raise DataError(
-                    f"{name}: {key}[{i}] has no {field}: it holds {listed(map(str, entry))}."
-                )
-            if not is_right(entry[field]):
-                raise DataError(
-                    f"{name}: {key}[{i}] has the {field} {shown(entry[field])}, expected {words}."
-                )
+        if wrong := _wrong_with(entry, key):
+            raise DataError(f"{name}: {key}[{i}] {wrong}.")
     return entries
+
+
+def _wrong_with(entry: Any, key: str) -> str | None:
+    """What is wrong with an entry of the list `key`."""
+    if not isinstance(entry, dict):
+        return f"is {shown(entry)}, expected an object"
+    for field, (is_right, words) in _FIELDS[key].items():
+        if field not in entry:
+            if field not in _OPTIONAL:
+                return f"has no {field}: it holds {listed(map(str, entry))}"
+        elif not is_right(entry[field]):
+            return f"has the {field} {shown(entry[field])}, expected {words}"
+    return None
+
+
+def without_broken(coco: Any, name: str) -> tuple[Any, list[str]]:
+    """A COCO json without the images and annotations that are none, and a sentence for each.
+
+    Annotations of images that are not listed are left out, too.
+    """
+    bad: list[str] = []
+    if not isinstance(coco, dict):
+        return coco, bad
+    for key in ("images", "annotations"):
+        if not isinstance(coco.get(key), list):
+            continue
+        wrong = [_wrong_with(entry, key) for entry in coco[key]]
+        if key == "annotations" and isinstance(coco.get("images"), list):
+            ids = {image["id"] for image in coco["images"]}
+            for i, entry in enumerate(coco[key]):
+                if wrong[i] is None and entry["image_id"] not in ids:
+                    wrong[i] = f"is of the image {entry['image_id']}, which is not listed"
+        bad += [f"{name}: {key}[{i}] {reason}" for i, reason in enumerate(wrong) if reason]
+        good = [entry for entry, reason in zip(coco[key], wrong, strict=True) if reason is None]
+        coco = coco | {key: good}
+    return coco, bad
 
 
 def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.ndarray) -> None:
     """Names and counts boxes by their masks bool `[boxes]`; `files` has the image of each box."""
 
     def where(mask: np.ndarray) -> str:
-        return listed(dict.fromkeys(itertools.compress(files, mask)))
+        return listed(dict.fromkeys(itertools.compress(files, mask)), NAMED)
 
     found = [f"{m.sum()} {reason} (in {where(m)})" for reason, m in left_out.items() if m.any()]
     if found:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from inputs.bad import NAMED, BadList
 from inputs.reading import EXAMPLE_BYTES, DataError, read_file
 from inputs.splits import listed
 
@@ -23,18 +24,18 @@ def read_listed(path: str, advice: str, max_bytes: int = EXAMPLE_BYTES) -> bytes
     return read_file(path, max_bytes)
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a text file that are not blank, stripped.
+def read_lines(path: str, what: str = "the split's names") -> list[str]:
+    """The lines of a text file that are not blank, stripped; they are `what`.
 
     Raises:
       DataError: it is not there, or has no lines; or a line is there twice.
     """
-    text = read_listed(path, "it has to list the split's names, one on a line")
+    text = read_listed(path, f"it has to list {what}, one on a line")
     # As the names of files come, which need not be UTF-8.
     lines = text.decode("utf-8-sig", "surrogateescape").splitlines()
     lines = [line.strip() for line in lines if line.strip()]
     if not lines:
-        raise DataError(f"{path} is empty: it has to list the split's names, one on a line.")
+        raise DataError(f"{path} is empty: it has to list {what}, one on a line.")
     if len(set(lines)) < len(lines):
         seen: set[str] = set()
         twice = [line for line in lines if line in seen or seen.add(line)]
@@ -57,8 +58,8 @@ def check_files(paths: Sequence[str], what: str) -> None:
         if name not in folders[folder]:
             missing.append(path)
     if missing:
-        raise DataError(
-            f"{len(missing)} of {len(paths)} {what} are missing: {listed(missing, 100)}."
+        raise BadList(
+            f"{len(missing)} of {len(paths)} {what} are missing: {listed(missing, NAMED)}.", missing
         )
 
 
@@ -75,9 +76,14 @@ def find_images(folder: str, names: Sequence[str], what: str) -> list[str]:
         by_name.setdefault(os.path.splitext(file)[0], []).append(file)
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise DataError(
+        # Perhaps they are there in a form that is not looked for.
+        stems = {os.path.splitext(file)[0]: file for file in files}
+        others = [stems[name] for name in missing if name in stems]
+        there = f"; there are {listed(others, NAMED)}" if others else ""
+        raise BadList(
             f"{len(missing)} of {len(names)} {what} are missing in {folder}:"
-            f" {listed(missing, 100)} (looked for {', '.join(IMAGE_SUFFIXES)})."
+            f" {listed(missing, NAMED)} (looked for {', '.join(IMAGE_SUFFIXES)}{there}).",
+            missing,
         )
     if several := [" and ".join(by_name[name]) for name in names if len(by_name[name]) > 1]:
         raise DataError(

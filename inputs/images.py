@@ -163,23 +163,28 @@ class EncodedImage:
         return self.decode()[box]
 
 
-def decode_mask(encoded: bytes, name: str) -> np.ndarray:
+def decode_mask(encoded: bytes, name: str, *, colours: bool = False) -> np.ndarray:
     """Decodes a mask of class indices, gray or palette, to integers or bool `[height, width]`.
 
-    A palette's colours are for the eye: its indices are the classes.
+    A palette's colours are for the eye: its indices are the classes. With `colours` they are what
+    counts, as of any colour image: uint32 `red | green << 8 | blue << 16`.
 
     Raises:
       DataError: as `decode_image`; also where pixels are colours, from which nothing tells the
         class.
     """
     with _open(encoded, name) as image:
-        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
+        if not colours and image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
             raise DataError(
                 f"{name} is a colour image ({image.mode}), where a mask has a class index in each"
-                " pixel: write it as a gray or palette PNG."
+                " pixel: write it as a gray or palette PNG, or name the colours in"
+                " config.data.mask_values."
             )
         _check_sums(image, encoded)
-        return np.array(image)
+        if not colours:
+            return np.array(image)
+        pixels = np.array(image.convert("RGBA")).view("<u4")[..., 0]
+        return pixels & 0xFFFFFF
 
 
 def image_size(encoded: bytes | str, name: str, *, upright: bool = False) -> tuple[int, int]:
@@ -242,4 +247,4 @@ def _opened(source: IO[bytes], name: str) -> Iterator[Image.Image]:
 
 
 def _unreadable(name: str, reason: str) -> str:
-    return f"{name} cannot be decoded ({reason}): replace it, remove it, or set on_error to 'skip'."
+    return f"{name} cannot be decoded ({reason}): replace or remove it."

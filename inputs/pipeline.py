@@ -16,8 +16,8 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import logging
 
+from inputs.bad import Skipped
 from inputs.examples import Source
 from inputs.images import DataError
 from inputs.memory import keep_freed
@@ -41,6 +41,7 @@ def train_batches(
     start_step: int = 0,
     rows: slice = slice(None),
     on_error: str = "raise",
+    skipped: Skipped | None = None,
     num_threads: int = 16,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
@@ -56,6 +57,7 @@ def train_batches(
       rows: The contiguous part of each global batch that this process holds.
       on_error: "raise" DataError at an unreadable example, or "skip": name it once (in each
         worker) in a warning and read the next good one in its place.
+      skipped: What has been named before, and takes what is named now. Default: nothing.
       num_threads: Threads that read and transform examples. 0 does it in the caller's thread,
         which is quickest for small images held in memory.
       num_workers: Processes that share this work, where the interpreter lock holds threads back.
@@ -65,7 +67,7 @@ def train_batches(
       DataError: The set is empty, or (from the iterator) see `on_error`; also if no example at all
         can be read.
     """
-    read = _Reader(source, transform, on_error)
+    read = _Reader(source, transform, on_error, skipped)
     first, count = _row_range(rows, batch_size)
     start_step = int(start_step)  # a NumPy int32 would overflow in the positions below
     if start_step < 0:
@@ -97,6 +99,7 @@ def eval_batches(
     batch_size: int,
     rows: slice = slice(None),
     on_error: str = "raise",
+    skipped: Skipped | None = None,
     num_threads: int = 16,
 ) -> Iterator[Batch]:
     """Yields this process's rows of the whole set, each example once and in order.
@@ -106,7 +109,7 @@ def eval_batches(
     arguments and errors are those of `train_batches`; a `transform` that is random all the same
     draws the same numbers in every run.
     """
-    read = _Reader(source, transform, on_error)
+    read = _Reader(source, transform, on_error, skipped)
     first, count = _row_range(rows, batch_size)
 
     examples: Any = grain.MapDataset.range(len(source)).seed(0).random_map(read)
@@ -136,7 +139,13 @@ def eval_batches(
 class _Reader:
     """Reads and transforms an example, or in the place of an unreadable one the next good one."""
 
-    def __init__(self, source: Source, transform: ExampleTransform, on_error: str):
+    def __init__(
+        self,
+        source: Source,
+        transform: ExampleTransform,
+        on_error: str,
+        skipped: Skipped | None = None,
+    ):
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {ON_ERROR}, got {on_error!r}")
         if not len(source):
@@ -144,6 +153,7 @@ class _Reader:
         self._source = source
         self._transform = transform
         self._on_error = on_error
+        self._skipped = Skipped() if skipped is None else skipped
         self._bad: dict[int, str] = {}
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -157,13 +167,13 @@ class _Reader:
                 example = self._transform(self._source[candidate], rng)
                 return example | {"skipped": np.int32(skipped)}
             except DataError as error:
-                if self._on_error == "raise":
-                    raise
-                rng.bit_generator.state = state  # whether it was found out in reading or decoding
-                # setdefault is atomic: of several threads at one file, one warns.
                 message = str(error)
-                if self._bad.setdefault(candidate, message) is message:
-                    logging.warning("Skipped: %s", message)
+                if self._on_error == "raise":
+                    advice = "or go on without it by --config.data.on_error skip."
+                    raise DataError(f"{message.removesuffix('.')}, {advice}") from error
+                rng.bit_generator.state = state  # whether it was found out in reading or decoding
+                self._bad[candidate] = message
+                self._skipped.add(message)
         reason = next(iter(self._bad.values()))
         raise DataError(f"none of the {size} examples can be read; the first failure: {reason}")
 

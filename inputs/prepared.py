@@ -80,10 +80,7 @@ class Records:
             return {key: _value(found, key) for key in self.features}
         # array_record reports a damaged chunk as RuntimeError or ValueError.
         except (DecodeError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{name} cannot be read ({error}): prepare the set again, or set on_error to"
-                " 'skip'."
-            ) from error
+            raise DataError(f"{name} cannot be read ({error}): prepare the set again.") from error
 
     def image(self, encoded: bytes, index: int) -> EncodedImage:
         """The image of example `index`."""

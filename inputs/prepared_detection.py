@@ -102,10 +102,7 @@ class _PreparedDetection:
         return image, annotations
 
     def _broken(self, index: int, found: str) -> DataError:
-        return DataError(
-            f"{self._records.name_of(index)} has {found}: prepare the set again, or set on_error"
-            " to 'skip'."
-        )
+        return DataError(f"{self._records.name_of(index)} has {found}: prepare the set again.")
 
     def _coco(self, entries: Any) -> dict[str, list[dict]]:
         images, annotations = [], []

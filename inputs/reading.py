@@ -134,7 +134,7 @@ def is_integer(value: Any, least: int, most: int) -> bool:
     )
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: Any) -> TypeGuard[str]:
     """Whether a value is text that can be printed, as the name of a class or file has to be."""
     return (
         isinstance(value, str)

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
-from absl import logging
 
+from inputs.bad import refuse_or_warn
 from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines
-from inputs.images import DataError, decode_mask, image_size, read_image
+from inputs.found import Found
+from inputs.images import DataError, image_size, read_image
 from inputs.joint_transforms import IGNORE
+from inputs.mask_values import MaskValues, mask_values
 from inputs.reading import inside, read_file
-from inputs.splits import listed, parse_split, slice_bounds
+from inputs.splits import parse_split, slice_bounds
 
 
 class SegmentationExample(TypedDict):
@@ -50,6 +52,8 @@ def segmentation_source(
     names: str = "{split}.txt",
     images: str = "images",
     masks: str = "masks",
+    listed_values: str | None = None,
+    ignore_index: int | None = None,
     scenes: Mapping[str, Any] | None = None,
 ) -> SegmentationSource:
     """Opens a split of a segmentation set.
@@ -61,7 +65,8 @@ def segmentation_source(
         splits train and test).
       data_dir: Where the folders are. "scenes" needs none.
       split: A split, or a slice of one, in the order of the list: "train[:1000]".
-      class_names: Of the class indices 0, 1, ...; "scenes" knows them.
+      class_names: Of the class indices 0, 1, ..., or those of `listed_values` that count; "scenes"
+        knows them.
       channels: Of the images; files of other kinds are converted.
       on_error: "raise" DataError if masks are of no use, or "skip" to warn; reading such an
         example raises DataError in any case.
@@ -69,6 +74,7 @@ def segmentation_source(
         belongs. A line is a name, or the paths of an image and its mask in `data_dir`.
       images: The folder of images in `data_dir`.
       masks: The folder of masks in `data_dir`.
+      listed_values, ignore_index: What other values mean, see `inputs.mask_values`.
       scenes: Arguments of `Scenes`.
 
     Raises:
@@ -82,30 +88,28 @@ def segmentation_source(
         raise DataError(f"data.name is {name!r}, expected mask_folder or scenes.")
     if data_dir is None:
         raise DataError("mask_folder needs a folder: set config.data.dir to the one that holds it.")
-    if not class_names:
-        raise DataError(
-            "mask_folder needs config.data.class_names: the names of the classes 0, 1, ... of the"
-            " masks, as ('background','nucleus')."
-        )
-    if len(class_names) > IGNORE:
-        raise DataError(f"there are {len(class_names)} classes, expected at most {IGNORE}.")
     root = os.path.expanduser(data_dir)
+    values = mask_values(class_names, listed_values, ignore_index, root)
     split_name, selector = parse_split(split)
     lines = read_lines(os.path.join(root, names.format(split=split_name)))
     start, stop = slice_bounds(split, selector, len(lines))
     pairs = _find(root, lines[start:stop], images, masks, split)
-    source = _Masks(pairs, tuple(class_names), channels)
-    return dataclasses.replace(source, max_size=_check_all(source, f"{root} {split}", on_error))
+    return _checked(_Masks(pairs, values, channels), root, split, on_error)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Masks:
-    """Paths of images and masks, decoded when read."""
+    """Paths of images and masks, decoded when read; `found` is known once all are checked."""
 
     paths: list[tuple[str, str]]
-    class_names: tuple[str, ...]
+    values: MaskValues
     channels: int
     max_size: tuple[int, int] = (0, 0)
+    found: Found | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.values.class_names
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,7 +117,7 @@ class _Masks:
     def __getitem__(self, index: int) -> SegmentationExample:
         image_path, mask_path = self.paths[index]
         image = read_image(image_path, self.channels)
-        mask, _ = _read_mask(mask_path, image.shape[:2], len(self.class_names))
+        mask, _ = _read_mask(mask_path, image.shape[:2], self.values)
         return {"image": image, "mask": mask, "index": np.int32(index)}
 
 
@@ -139,54 +143,47 @@ def _find(
     )
 
 
-def _read_mask(path: str, size: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A mask, uint8 `[height, width]`, and which of the values 0 to 255 it holds, bool `[256]`."""
-    mask = decode_mask(read_file(path), path)
+def _read_mask(
+    path: str, size: tuple[int, ...], values: MaskValues
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mask, uint8 `[height, width]`, and the pixels of each of its values, int64 `[256]`."""
+    mask, counts = values.read(read_file(path), path)
     if mask.shape != size:
         raise DataError(f"{path} is {mask.shape} (height, width), its image {size}.")
-    if mask.dtype == np.uint8:
-        values = np.bincount(mask.reshape(-1), minlength=256) > 0
-        beyond = num_classes + np.flatnonzero(values[num_classes:IGNORE])
-    else:
-        found = np.unique(mask)
-        beyond = found[(found < 0) | (found >= num_classes) & (found != IGNORE)]
-        values = np.isin(np.arange(256), found)
-    if len(beyond):
-        raise DataError(
-            f"{path} has class {listed(map(str, beyond))}, where there are {num_classes} classes"
-            f" (0 to {num_classes - 1}, and {IGNORE} to ignore)."
-        )
-    return mask.astype(np.uint8), values
+    return mask, counts
 
 
-def _check_all(source: _Masks, what: str, on_error: str) -> tuple[int, int]:
-    """Reads all masks; returns the largest height and width, or raises what is wrong with them."""
+def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
+    """Reads all masks, counts their classes, and raises what is wrong with them."""
 
     def check(paths: tuple[str, str]) -> tuple[tuple[int, int], np.ndarray] | str:
         try:
             size = image_size(paths[0], paths[0])
-            return size, _read_mask(paths[1], size, len(source.class_names))[1]
+            return size, _read_mask(paths[1], size, source.values)[1]
         except DataError as error:
             return str(error)
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(check, source.paths))
-    problems = [result for result in results if isinstance(result, str)]
+    bad = {i: result for i, result in enumerate(results) if isinstance(result, str)}
     good = [result for result in results if not isinstance(result, str)]
-    if problems:
-        sentences = [problem.removesuffix(".") for problem in problems]
-        message = (
-            f"{len(problems)} of {len(results)} examples of {what} cannot be used:"
-            f" {listed(sentences, 100)}"
-        )
-        if on_error == "raise" or not good:
-            raise DataError(message)
-        logging.warning("Skipped: %s", message)
-    values = np.any([present for _, present in good], axis=0)
-    if values[IGNORE] and not values[1:IGNORE].any():
+    refuse_or_warn(bad, len(results), f"examples of {root} {split}", on_error, root=root)
+    pixels = np.array([counts for _, counts in good])
+    values = np.any(pixels, axis=0)
+    names = source.class_names
+    if values[IGNORE] and not values[1:IGNORE].any() and not source.values.named:
+        classes = names if len(names) > 1 else ("background", *names)
         raise DataError(
-            f"the masks of {what} hold no values but 0 and {IGNORE}, and {IGNORE} is the label to"
-            f" ignore: write the class index 1 in its place."
+            f"the masks of {root} {split} hold no values but 0 and {IGNORE}, and {IGNORE} is the"
+            " label to ignore: set config.data.mask_values to"
+            f' "0={classes[0]},{IGNORE}={classes[1]}".'
         )
     heights, widths = zip(*(size for size, _ in good), strict=True)
-    return max(heights), max(widths)
+    found = Found(
+        len(results),
+        unit="pixels",
+        counts=tuple(pixels[:, : len(names)].sum(0).tolist()),
+        images=tuple((pixels[:, : len(names)] > 0).sum(0).tolist()),
+        bad=tuple(bad.values()),
+    )
+    return dataclasses.replace(source, max_size=(max(heights), max(widths)), found=found)

@@ -1,5 +1,6 @@
 """Classification data: embedded MNIST, a folder of images, or a prepared TFDS set."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from inputs.bad import NAMED
 from inputs.examples import Example, Source
 from inputs.files import IMAGE_SUFFIXES
+from inputs.found import Found, found_in
 from inputs.images import EncodedImage
 from inputs.reading import DataError, is_name, read_file, shown
 from inputs.splits import check_classes, listed, parse_split, slice_bounds
@@ -71,6 +74,10 @@ class Cached:
     def class_names(self) -> tuple[str, ...]:
         return self._source.class_names
 
+    @property
+    def found(self) -> Found:
+        return found_in(self._source)
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -88,6 +95,10 @@ class _Arrays:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
+    @property
+    def found(self) -> Found:
+        return _found(self.labels, self.class_names)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -104,6 +115,11 @@ class _ImageFolder:
     labels: np.ndarray
     class_names: tuple[str, ...]
     decode: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> Found:
+        return dataclasses.replace(_found(self.labels, self.class_names), notes=self.notes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -112,6 +128,11 @@ class _ImageFolder:
         path = os.path.join(self.folder, self.files[index])
         image = EncodedImage(read_file(path), path, upright=True)
         return {"image": image.decode() if self.decode else image, "label": self.labels[index]}
+
+
+def _found(labels: np.ndarray, class_names: Sequence[str]) -> Found:
+    counts = np.bincount(labels, minlength=len(class_names))
+    return Found(len(labels), counts=tuple(counts.tolist()))
 
 
 def _mnist(split: str) -> _Arrays:
@@ -177,28 +198,57 @@ def _image_folder(
             f" {listed(classes)}: remove or rename it."
         )
 
-    files = [file for c in found for file in _images_of(folder, c)]
+    others: list[str] = []
+    files = [file for c in found for file in _images_of(folder, c, others)]
+    with os.scandir(folder) as entries:
+        loose = sorted(e.name for e in entries if e.is_file() and _is_image(e.name))
     # By hash, so that slices such as "train[80%:]" hold every class, on any machine.
     files.sort(key=lambda file: hashlib.blake2b(file.encode("utf-8", "surrogateescape")).digest())
     start, stop = slice_bounds(split, selector, len(files))
     files = files[start:stop]
     index = {c: i for i, c in enumerate(classes)}
     labels = np.array([index[file.split("/")[0]] for file in files], np.int32)
-    return _ImageFolder(folder, files, labels, classes, decode)
+    return _ImageFolder(folder, files, labels, classes, decode, _notes(folder, others, loose))
 
 
-def _images_of(folder: str, class_name: str) -> list[str]:
+def _images_of(folder: str, class_name: str, others: list[str]) -> list[str]:
+    """The images of a class; what else is there is added to `others`."""
     with os.scandir(os.path.join(folder, class_name)) as entries:
         # Hidden files are none of the user's: macOS leaves "._name.jpg" beside "name.jpg".
-        names = [
-            e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "."
-        ]
-    if not names:
+        names = [e.name for e in entries if e.name[0] != "."]
+    images = [name for name in names if _is_image(name)]
+    beside = [f"{class_name}/{name}" for name in names if not _is_image(name)]
+    if not images:
+        there = f"; there are {listed(sorted(beside), NAMED)}" if beside else ""
         raise DataError(
             f"{os.path.join(folder, class_name)} holds no images: add some"
-            f" ({', '.join(IMAGE_SUFFIXES)}) or remove the folder."
+            f" ({', '.join(IMAGE_SUFFIXES)}{there}) or remove the folder."
         )
-    return [f"{class_name}/{name}" for name in names]
+    others += beside
+    return [f"{class_name}/{name}" for name in images]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _notes(folder: str, others: list[str], loose: list[str]) -> tuple[str, ...]:
+    """What is said of files that are not taken."""
+    notes = []
+    if others:
+        others = sorted(others)
+        kinds = collections.Counter(os.path.splitext(name)[1] or "others" for name in others)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(NAMED))
+        notes.append(
+            f"{folder}: {told} in class folders are not taken, of {', '.join(IMAGE_SUFFIXES)} alone"
+            f" ({listed(others, NAMED)})"
+        )
+    if loose:
+        notes.append(
+            f"{folder}: {len(loose):,} images outside of class folders are not taken"
+            f" ({listed(loose, NAMED)})"
+        )
+    return tuple(notes)
 
 
 def _folders(path: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What predict.py leaves: pictures, masks, and one JSON and CSV of all; see docs/predicting.md."""
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -19,7 +20,7 @@ from training.plots import save_figure
 
 
 class Output:
-    """A folder of predictions.
+    """A folder of predictions, finished at the end of its `with`, if nothing is raised there.
 
     What grows with the number of images is not in memory but on the disk, in files without a name:
     whatever kills this process, predictions.json and .csv are whole or as they were.
@@ -54,16 +55,25 @@ class Output:
             "categories": self._task.categories,
         }
         self.counts = {"images": 0, "annotations": 0, "skipped": 0}
-        with writing(folder):
+        with writing(folder), contextlib.ExitStack() as files:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lists = {name: self._growing() for name in self.counts}
-            self._table = self._growing()
+            self._lists = {name: files.enter_context(self._growing()) for name in self.counts}
+            self._table = files.enter_context(self._growing())
+            self._files = files.pop_all()
 
     def _growing(self):
         # Names of files come as the system has them, which need not be UTF-8.
         return tempfile.TemporaryFile(
             "w+", dir=self._folder, encoding="utf-8", errors="surrogateescape", newline=""
         )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        with self._files:
+            if kind is None:
+                self._finish()
 
     def add(self, file: str, name: str, prediction: dict[str, np.ndarray]):
         """Adds what is predicted for an image file; its pictures are called `name`."""
@@ -100,7 +110,7 @@ class Output:
 
     def _put(self, name: str, entry: dict[str, Any]):
         with writing(self._folder):
-            self._lists[name].write((",\n" if self.counts[name] else "") + json.dumps(entry))
+            self._lists[name].write((",\n" if self.counts[name] else "\n") + json.dumps(entry))
         self.counts[name] += 1
 
     def _put_row(self, file: str, probabilities: np.ndarray):
@@ -114,24 +124,20 @@ class Output:
             row += zip(names, values, strict=True)
         heads, cells = zip(*row, strict=True)
         with writing(self._folder):
-            writer = csv.writer(self._table)
+            writer = csv.writer(self._table, lineterminator="\n")
             if not self.counts["images"]:
                 writer.writerow(heads)
             writer.writerow(cells)
 
-    def finish(self):
-        """Puts predictions.json, and .csv where there are classes to tell, in their places.
-
-        Raises:
-          WriteError: one cannot be written; what was there is still there.
-        """
+    def _finish(self):
+        """Puts predictions.json, and .csv where there are classes to tell, in their places."""
         with replacing(self._folder / "predictions.json") as draft, draft.open("w") as file:
             for name, value in self._header.items():
                 file.write(f'{"," if name != "info" else "{"}\n"{name}": {json.dumps(value)}')
             for name, entries in self._lists.items():
-                file.write(f',\n"{name}": [\n')
+                file.write(f',\n"{name}": [')
                 _copy(entries, file)
-                file.write("\n]")
+                file.write("]")
             file.write("\n}\n")
         if self._table.tell():
             with (

@@ -143,8 +143,9 @@ def read(image: Image, task: Task) -> np.ndarray:
         try:
             return read_image(os.fspath(image), channels, upright=True)
         except DataError as error:
-            # What it advises is to leave the file out, as is done.
-            raise DataError(str(error).rsplit("): ", 1)[0] + ")") from error
+            # After the reason in brackets it advises to leave the file out, as is done.
+            reason, found, _ = str(error).rpartition("): ")
+            raise DataError(f"{reason})" if found else str(error)) from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
         raise ValueError(
             f"an image must be uint8 [height, width, {channels}], got {image.dtype} "

@@ -54,11 +54,11 @@ class Progress:
         self._bar.update(self._task, completed=done, description=self._rate(done, now))
         if not self._live and now - self._told > _PAUSE_SECONDS and done < self._total:
             self._told = now
-            self.print(f"{done}/{self._total} images  {self._rate(done, now)}")
+            self.print(f"{done}/{self._total} images  {self._rate(done, now)}".rstrip())
 
     def _rate(self, done: int, now: float) -> str:
         first, began = self._first or (done, now)
-        if done == first or now == began:
+        if now - began < 1:  # within the first batch, say
             return ""
         rate = (done - first) / (now - began)
         left = datetime.timedelta(seconds=round((self._total - done) / rate))

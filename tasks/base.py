@@ -1,6 +1,7 @@
 """What all tasks share: the splits of a data set, batches of them, and normalised images."""
 
 import abc
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,11 @@ import numpy as np
 from flax import nnx
 
 from dropblock import checks
+from inputs import found as found_lib
 from inputs import pipeline
+from inputs.bad import Skipped
+from inputs.class_names import parse_class_names
+from inputs.found import Found, found_in
 from inputs.images import DataError
 from inputs.sources import Source
 from inputs.transforms import ExampleTransform
@@ -32,6 +37,8 @@ class Task(abc.ABC):
         network starts from one of other classes.
       num_train, num_eval: examples of the two splits, from the data, else from the config.
       class_names: what labels index.
+      found: what each split that is open holds.
+      skipped: what could not be used so far, where the config says to skip.
       missing: what is missing of the data, or None.
       legend: what one has to know to read predictions.
       first_category: the id of the first class in predictions, as COCO's files or masks have it.
@@ -73,6 +80,10 @@ class Task(abc.ABC):
         self.config = config
         self.drop = make_drop(config.drop)
         self.missing = None
+        self.found: dict[str, Found] = {}
+        self.skipped = Skipped()
+        names: Any = parse_class_names(data.class_names, data.dir)  # None until data is open
+        self.class_names = names
         try:
             self._open(train, evaluate)
         except DataError as error:
@@ -90,10 +101,21 @@ class Task(abc.ABC):
             "num_eval_examples": self.num_eval,
         }
 
+    @property
+    def data_found(self) -> str:
+        """What was found of the data, and what looks like a slip, for people to read."""
+        if self.missing is not None:
+            what = "cannot be used as it is" if self._data_is_there else "is missing"
+            return f"the data {what}, its counts are the config's: {self.missing}"
+        data = self.config.data
+        lines = [f"data: {data.name}" + (f" in {data.dir}" if data.dir is not None else "")]
+        lines.append(found_lib.table(self.found, self.class_names))
+        lines += [f"warning: {said}" for said in found_lib.slips(self.found, self.class_names)]
+        return "\n".join(lines)
+
     def _open(self, train, evaluate):
         data = self.config.data
         self.num_train, self.num_eval = data.num_train_examples, data.num_eval_examples
-        self.class_names = data.class_names
         if train:
             self.train = self._split(data.train_split)
             self.num_train, self.class_names = len(self.train), self.train.class_names
@@ -107,6 +129,8 @@ class Task(abc.ABC):
         source = self.open_split(split)
         if not len(source):
             raise DataError(f"split {split!r} of {self.config.data.name} has no examples")
+        self.found[split] = found_in(source)
+        self.skipped.know(self.found[split].bad)
         return source
 
     def _assume(self, error):
@@ -114,12 +138,19 @@ class Task(abc.ABC):
         self.missing = str(error)
         counts = (data.num_classes, data.num_train_examples, data.num_eval_examples)
         if None in counts:
+            if self._data_is_there:  # what is wrong is with it
+                raise error
             raise ValueError(
                 f"{error} Without the data, data.num_classes, data.num_train_examples and "
                 "data.num_eval_examples must be set."
             ) from error
         num_classes, self.num_train, self.num_eval = counts
-        self.class_names = data.class_names or tuple(map(str, range(num_classes)))
+        self.class_names = self.class_names or tuple(map(str, range(num_classes)))
+
+    @property
+    def _data_is_there(self) -> bool:
+        folder = self.config.data.dir
+        return folder is not None and os.path.isdir(os.path.expanduser(folder))
 
     # --- Data.
 
@@ -149,6 +180,7 @@ class Task(abc.ABC):
             start_step=start_step,
             rows=rows,
             on_error=data.on_error,
+            skipped=self.skipped,
             num_threads=data.num_threads,
             num_workers=data.num_workers,
         )
@@ -162,6 +194,7 @@ class Task(abc.ABC):
             batch_size=batch_size,
             rows=rows,
             on_error=data.on_error,
+            skipped=self.skipped,
             num_threads=data.num_threads,
         )
 

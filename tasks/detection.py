@@ -86,6 +86,7 @@ class Detection(Task):
             class_names=self.class_names,
             channels=data.channels,
             max_boxes=data.max_boxes if split == data.train_split else None,
+            on_error=data.on_error,
             annotations=data.annotations,
             images=data.images,
             scenes=data.scenes.to_dict(),

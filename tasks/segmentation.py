@@ -71,6 +71,9 @@ class Segmentation(Task):
             names=data.names,
             images=data.images,
             masks=data.masks,
+            # Runs of before have neither.
+            listed_values=data.get("mask_values"),
+            ignore_index=data.get("ignore_index"),
             scenes=data.scenes.to_dict(),
         )
 

@@ -13,6 +13,8 @@ from jax.experimental import multihost_utils
 import evaluate
 import predict
 import train
+from prediction import open_run
+from prediction.images import pictures_of
 from processes import StopsAt
 from training import multihost
 
@@ -20,7 +22,6 @@ from training import multihost
 def main(how: str, folder: str, images: str, *tasks: str):
     """Trains three steps of each task, evaluates and predicts with what was saved."""
     multihost.initialize(how)
-    files = predict.pictures_of([images])
     for task in tasks:
         workdir = pathlib.Path(folder) / task
         with pytest.MonkeyPatch.context() as patch:
@@ -29,8 +30,8 @@ def main(how: str, folder: str, images: str, *tasks: str):
         run = multihost.read_config(workdir / "config.json"), workdir / "checkpoints"
         found = {"evaluated": evaluate.evaluate(*run, out=workdir / "evaluated")}
         if task != "tiny_segmentation":  # it is the same for all, and pictures take long
-            run = multihost.read_config(workdir / "config.json"), workdir / "checkpoints"
-            found["predicted"] = predict.predict(*run, "latest", files, workdir / "predicted")
+            out = workdir / "predicted"
+            found["predicted"] = predict.predict(open_run(workdir), pictures_of([images], out), out)
         (workdir / f"found_{jax.process_index()}.json").write_text(json.dumps(found))
     if jax.process_count() > 1:
         # Orbax has no part in agreeing on when to stop.

@@ -112,18 +112,21 @@ def test_predict_on_images_of_ones_own(runs, tmp_path):
     arguments = [f"--out={out}", "--checkpoint=best", "--images", *paths]
     output = run(runs / "whole", *arguments, script="predict.py", code=2)
     assert "2 images predicted" in output and "2 images could not be read" in output
+    assert "using the moving average (EMA) of the weights of step 6, " in output
     assert "broken.png cannot be decoded" in output and "missing.jpg cannot be read" in output
+    assert "replace it" not in output and "on_error" not in output  # they are left out already
     result = json.loads((out / "predictions.json").read_text())
-    assert result["skipped"] == paths[1:]
+    assert [skipped["file_name"] for skipped in result["skipped"]] == paths[1:]
     files = {"below_high.png": (120, 70), "wide.png": (30, 50)}
     assert {i["picture"]: (i["height"], i["width"]) for i in result["images"]} == files
     assert {path.name for path in out.iterdir()} == {"predictions.json", *files}
-    for image in result["images"]:
-        assert len(image["detections"]) > 0
-        for found in image["detections"]:
-            ymin, xmin, ymax, xmax = found["box"]
-            assert 0 <= ymin <= ymax <= image["height"] and 0 <= xmin <= xmax <= image["width"]
-            assert found["class"] in "0123456789" and 0 < found["score"] < 1
+    images = {image["id"]: image for image in result["images"]}
+    assert {found["image_id"] for found in result["annotations"]} == images.keys()
+    for found in result["annotations"]:
+        (x, y, width, height), image = found["bbox"], images[found["image_id"]]
+        assert 0 <= x <= x + width <= image["width"] + 1e-4 and width >= 0
+        assert 0 <= y <= y + height <= image["height"] + 1e-4 and height >= 0
+        assert found["category"] in "0123456789" and 0 < found["score"] < 1
 
 
 def overfit(workdir, steps):

@@ -21,6 +21,7 @@ import train
 from models import drop as drop_lib
 from models.fpn import FPN
 from models.layers import Layers, Norm
+from prediction import open_run
 from processes import ROOT, once, records
 from tasks import make_task
 from training import config as config_lib
@@ -271,7 +272,7 @@ def test_strides_without_a_gap():
 # --- The task.
 
 
-def test_a_task_of_ones_own(tmp_path, monkeypatch):
+def test_a_task_of_ones_own(tmp_path):
     config = small(
         "mnist_brightness",
         "dropblock",
@@ -302,8 +303,10 @@ def test_a_task_of_ones_own(tmp_path, monkeypatch):
         truth.append(image.mean() / 255)
         names[str(tmp_path / f"{index}.png")] = f"{index}.png"
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index}.png")
-    monkeypatch.setattr(predict.plots, "save_figure", lambda *_: None)
-    images = predict.predict(*saved(), names, tmp_path / "out")["images"]
+    out = tmp_path / "out"
+    counts = predict.predict(open_run(workdir, "best"), names, out, draw=False)
+    assert counts == {"images": 50, "skipped": 0}
+    images = json.loads((out / "predictions.json").read_text())["images"]
     errors = np.array([image["brightness"] for image in images]) - truth
     assert evaluated["loss"] == pytest.approx(np.mean(errors**2), rel=1e-4)
     assert evaluated["close"] == pytest.approx(100 * np.mean(abs(errors) < 0.02))

@@ -31,6 +31,7 @@ def test_a_run_leaves_everything_it_promises(undisturbed):
     names = {path.name for path in workdir.iterdir()}
     assert names == {
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
@@ -49,6 +50,9 @@ def test_a_run_leaves_everything_it_promises(undisturbed):
     assert set(result["kept"]) == {"group3", "group4"}
     for kept in result["kept"].values():
         assert kept["kept"] == pytest.approx(kept["expected"], abs=0.02) and kept["kept"] < 1
+    splits = json.loads((workdir / "data.json").read_text())["splits"]
+    assert splits["test[:50]"]["counts"] == {str(digit): 5 for digit in range(10)}
+    assert re.search(r"\n +train\[:64\] +test\[:50\]\n +images +64 +50\n", output)
     assert re.search(r"step 12/12 .* images/s", output)
     assert re.search(r"group4: kept 0\.\d+, expected 0\.\d+", output)
     assert str(workdir / "plots") in output
@@ -183,6 +187,20 @@ def test_another_config_in_the_workdir_is_refused_and_nothing_harmed(undisturbed
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
 
 
+def test_a_run_goes_on_with_other_intervals(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "run")
+    for step in (12, 9):
+        shutil.rmtree(workdir / "checkpoints" / str(step), ignore_errors=True)
+    output = run(workdir, "--config.log_every_steps=2", "--config.data.on_error=skip")
+    assert re.search(
+        r"going on from step \d+ of 12\nwith another setting: data.on_error was 'raise', is"
+        r" 'skip'; log_every_steps was 1, is 2\n",
+        output,
+    )
+    assert state(workdir, 12) == state(undisturbed[0], 12)
+    assert json.loads((workdir / "config.json").read_text())["log_every_steps"] == 2
+
+
 def test_checkpoints_elsewhere_are_tied_to_their_config_too(undisturbed, tmp_path):
     elsewhere = shutil.copytree(undisturbed[0] / "checkpoints", tmp_path / "elsewhere")
     config = tiny.get_config()
@@ -261,8 +279,26 @@ def test_a_corrupt_image_is_skipped_named_and_counted(skipping):
     assert (
         last["step"] == 6 and last["data/skipped_since_start"] >= 1 and last["eval/examples"] == 18
     )
+    # Each is warned of once, though val is evaluated twice, and counted at the end.
     for split in ("train", "val"):
-        assert str(pathlib.Path(split) / "dark" / "broken.JPEG") in output
+        path = str(pathlib.Path(split) / "dark" / "broken.JPEG")
+        assert output.count(f"{path} cannot be decoded") == 1
+        assert (workdir / "bad_files.txt").read_text().count(path) == 1
+    assert "on_error" not in output
+    assert f"skipped: 2 examples that cannot be used, all named in {workdir}" in output
+    assert re.search(r"\n +images +33 +19\n +dark +17 +10\n +light +16 +9\n", output)
+
+
+def test_a_run_goes_on_where_its_data_has_moved_to(folder, skipping, tmp_path):
+    workdir = shutil.copytree(skipping[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    output = run(workdir, *on_folder(moved, "skip"))
+    assert f"data.dir was '{folder}', is '{moved}'" in output
+    assert state(workdir, 6) == state(skipping[0], 6)
+    (moved / "train" / "dark" / "0.png").unlink()
+    output = run(workdir, *on_folder(moved, "skip"), code=2)
+    assert "another config (data.num_train_examples was 33, is 32)" in output
 
 
 def test_a_corrupt_image_is_fatal_where_the_config_says_so(folder, tmp_path):

@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import ml_collections
@@ -22,8 +22,22 @@ EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_NOT_WRITTEN = 4
 
-# Fields that say where a run is computed, not what: it may go on with others.
+# Fields that say where a run is computed, not what: the same run may have others.
 _FREE = {"shard_state"}
+
+# Fields that change no parameter of a run: it may go on with others. Where the data has moved to is
+# held to the same classes and counts of examples, which are fields too.
+_MAY_CHANGE = {
+    "log_every_steps",
+    "eval_every_epochs",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "data.dir",
+    "data.on_error",
+    "data.num_threads",
+    "data.num_workers",
+    "detection.picture_score",
+}
 
 # Fields that had another name before.
 RENAMED = {"pretrained": "init_from"}
@@ -56,7 +70,9 @@ def optional_value(name: str, values: Sequence[str] | None, help: str) -> flags.
     """
     allowed = None if values is None else ["false", "true", *values]
     parser = flags.ArgumentParser() if allowed is None else flags.EnumParser(allowed)
-    return flags.Flag(parser, None, name, "false", help, boolean=True)
+    flag = flags.Flag(parser, None, name, "false", help, boolean=True)
+    flag.default_as_str = "'false'"  # absl takes any text for true
+    return flag
 
 
 def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, sentence: None):
@@ -81,7 +97,10 @@ def run(main, *bad_data: type[Exception], leave: Callable = lambda code, error, 
     def parse(argv):
         # absl and ml_collections raise many things for a misspelt field, variant or value.
         with _exits({Exception: EXIT_BAD_INPUT}):
-            rest = flags.FLAGS(argv)
+            try:
+                rest = flags.FLAGS(argv)
+            except SystemExit:  # --help, which is no failure, though absl has it end in 1
+                raise SystemExit(0) from None
             if not flags.FLAGS["verbosity"].present:
                 logging.set_verbosity(logging.WARNING)  # Orbax tells a lot at INFO
                 logging.get_absl_logger().addFilter(_is_news)
@@ -160,7 +179,8 @@ def _sentence(error: BaseException) -> str:
     if missing := _missing_field(error):
         return missing
     text = str(error)
-    text = "; ".join([text, *getattr(error, "__notes__", ())])
+    if notes := getattr(error, "__notes__", ()):
+        text = "; ".join([text.removesuffix("."), *notes])
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [repr(error)]
     if "Traceback" in text or "earlier failure" in text:
         # ml_collections puts a whole stack trace into the text; the last line is what it means.
@@ -217,22 +237,26 @@ def from_json(path: pathlib.Path | epath.Path) -> Any:
         raise ConfigError(f"{path} is damaged ({error}): restore it, or start anew") from None
 
 
-def check_same(folder: pathlib.Path | epath.Path, config: Any):
+def check_same(folder: pathlib.Path | epath.Path, config: Any) -> list[str]:
     """Holds `config` to the `config.json` in `folder`, if there is one.
+
+    Returns:
+      What differs of the fields that may: intervals, threads, where the data is, and the like.
 
     Raises:
       ConfigError: the run there has another config.
     """
     path = folder / "config.json"
     if not path.exists():
-        return
-    changed = changes(from_json(path).to_dict(), json.loads(to_json(config)))
-    if changed:
+        return []
+    was, now = from_json(path).to_dict(), json.loads(to_json(config))
+    if changed := changes(was, now, but=_MAY_CHANGE):
         raise ConfigError(
             f"{folder} holds a run of another config ({'; '.join(changed)}): give another "
             "--workdir (or --checkpoint_dir), or go on with the new config by "
             "--allow_config_change"
         )
+    return changes(was, now)
 
 
 def flat(config: dict) -> dict:
@@ -240,11 +264,11 @@ def flat(config: dict) -> dict:
     return flatten_dict(config, sep=".")
 
 
-def changes(was: dict, now: dict) -> list[str]:
-    """Each field in which the runs of two configs, as JSON has them, differ."""
+def changes(was: dict, now: dict, *, but: Collection[str] = ()) -> list[str]:
+    """Each field, but those named, in which the runs of two configs, as JSON has them, differ."""
     was, now = flat(was), flat(now)
     return [
         f"{field} was {was.get(field)!r}, is {now.get(field)!r}"
-        for field in sorted((was.keys() | now.keys()) - _FREE)
+        for field in sorted((was.keys() | now.keys()) - _FREE.union(but))
         if was.get(field) != now.get(field)
     ]

@@ -47,8 +47,9 @@ def dry_run(
     for name, array in batch.items():
         print(f"  {name}: {array.dtype}{list(array.shape)}")
     print(f"training examples: {plan.task.num_train:,}, evaluation: {plan.task.num_eval:,}")
-    if plan.task.missing:
-        print(f"the data is missing, its counts are the config's: {plan.task.missing}")
+    print(plan.task.data_found)
+    for said in plan.quiet_settings:
+        print(f"warning: {said}")
 
     _print_sites(plan)
     _print_schedules(plan)

@@ -60,6 +60,31 @@ class Plan:
         """Steps from one evaluation to the next."""
         return max(round(self.config.eval_every_epochs * self.steps_per_epoch), 1)
 
+    @property
+    def quiet_settings(self) -> list[str]:
+        """Sentences about settings that are allowed, but seldom meant."""
+        config, said = self.config, []
+        warmup = round(config.schedule.warmup_epochs * self.steps_per_epoch)
+        if 3 * warmup > self.total_steps:
+            said.append(
+                f"the learning rate rises for {warmup:,} of {self.total_steps:,} steps: set"
+                " config.schedule.warmup_epochs lower, or train for longer"
+            )
+        examples = self.task.num_train
+        if config.batch_size > examples:
+            said.append(
+                f"a batch of {config.batch_size} is larger than the training set of {examples}, of"
+                f" which it holds some examples several times: set config.batch_size to {examples}"
+                " or less"
+            )
+        wanted, names = config.data.num_classes, self.task.class_names
+        if wanted is not None and wanted != len(names):
+            said.append(
+                f"config.data.num_classes is {wanted}, and the data has {len(names)} classes, which"
+                " is what counts"
+            )
+        return said
+
     # --- State.
 
     def _create(self, key: jax.Array) -> dict:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
@@ -114,4 +115,4 @@ def weights(state: dict, directory) -> str:
     """Which weights `variables` gives of a checkpoint in a folder, and where from, for the eye."""
     step = int(state["step"])
     what = "moving average (EMA) of the weights" if "ema" in state else "weights"
-    return f"{what} of step {step}, {directory / str(step)}"
+    return f"{what} of step {step}, {epath.Path(directory) / str(step)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from fuzz import coco, lists, pictures, places, runs, tfds, voc
+from fuzz import coco, lists, pictures, places, runs, tfds, voc, yolo
 from fuzz.cases import Case
 
 FORMS: dict[str, tuple[Callable[[Random, Path], Case], int]] = {
@@ -13,6 +13,8 @@ FORMS: dict[str, tuple[Callable[[Random, Path], Case], int]] = {
     "mask": (pictures.mask, 300),
     "voc xml": (voc.voc, 400),
     "coco json": (coco.coco, 500),
+    "yolo labels": (yolo.labels, 400),
+    "yolo yaml": (yolo.description, 250),
     "mask list": (lists.names, 250),
     "voc list": (lists.voc_list, 150),
     "split": (lists.slices, 400),

@@ -123,7 +123,7 @@ def mask(rng: random.Random, folder: Path) -> Case:
             raise Wrong("a mask that is none is read")
         return READ
 
-    return Case(read, (str(path),))
+    return Case(read, (str(path.relative_to(folder)),))
 
 
 def _mask(rng: random.Random) -> np.ndarray:

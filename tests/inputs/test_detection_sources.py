@@ -102,6 +102,24 @@ def test_an_image_of_another_size_is_named_when_read(tmp_path):
     assert not batch["boxes"][~batch["mask"]].any()
 
 
+def test_broken_entries_of_a_json_can_be_skipped(tmp_path, caplog):
+    path = write_coco(tmp_path)
+    data = json.loads(path.read_text())
+    data["images"].append({"id": 11})
+    good = data["annotations"][0]
+    data["annotations"] += [{"image_id": 5}, good | {"bbox": [1, 2]}, good | {"image_id": 11}, 7]
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"images\[3\] has no file_name"):
+        coco_json(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        source = coco_json(tmp_path, on_error="skip")
+    assert "5 entries that are broken: " in caplog.messages[0]
+    for words in ("images[3] has no file_name", "[3] has no category_id", "[5] is of the image 11"):
+        assert words in caplog.messages[0]
+    assert [len(source[i]["boxes"]) for i in range(3)] == [1, 0, 1]
+    assert len(source.found.left_out) == 6 and source.found.counts == (2, 0)  # one had no area
+
+
 def test_broken_json_is_explained(tmp_path):
     path = write_coco(tmp_path)
     with pytest.raises(
@@ -259,7 +277,7 @@ def test_broken_xml_is_all_named(tmp_path):
     }
     names = {name.replace(" ", "_"): inside for name, inside in broken.items()}
     write_voc(tmp_path, GOOD | names)
-    with pytest.raises(DataError, match="4 of 7 files are no VOC annotations") as error:
+    with pytest.raises(DataError, match="4 of 7 files of .* train are no VOC annotations") as error:
         voc_xml(tmp_path)
     for text in (
         "cut.xml (mismatched tag",
@@ -268,6 +286,38 @@ def test_broken_xml_is_all_named(tmp_path):
         "text.xml ('one' is no finite number)",
     ):
         assert text in str(error.value)
+
+
+def test_broken_xml_can_be_skipped(tmp_path, caplog):
+    write_voc(tmp_path, {"none": ""} | GOOD | {"cut": "<object>"})
+    (tmp_path / "Annotations" / "none.xml").write_bytes(b"")
+    (tmp_path / "Annotations" / "a.xml").unlink()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        source = voc_xml(tmp_path, on_error="skip")
+    (message,) = caplog.messages
+    assert "3 of 5 files of" in message and "train are no VOC annotations: Annotations" in message
+    assert all(f"{name}.xml" in message for name in ("none", "a", "cut"))
+    assert len(source) == 5 and len(source.found.bad) == 3 and source.found.counts == (0, 1, 1)
+    for index, name in ((0, "none"), (2, "a"), (4, "cut")):
+        with pytest.raises(DataError, match=f"{name}.xml"):
+            source[index]
+    assert len(source[1]["boxes"]) == 2 and source[3]["image_id"] == 4
+    for path in (tmp_path / "Annotations").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="5 of 5 files of .* are no VOC annotations"):
+        voc_xml(tmp_path, on_error="skip")
+
+
+def test_an_image_whose_size_nobody_knows_can_be_skipped(tmp_path, caplog):
+    write_voc(tmp_path, GOOD)  # c has no <size>
+    (tmp_path / "JPEGImages" / "c.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 3 images of .*c\.jpg cannot be decoded"):
+        voc_xml(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        source = voc_xml(tmp_path, on_error="skip")
+    assert len(caplog.messages) == 1 and source.found.counts == (0, 0, 1)
+    with pytest.raises(DataError, match=r"c\.jpg cannot be decoded"):
+        source[2]
 
 
 BROKEN = {
@@ -284,7 +334,7 @@ BROKEN = {
 def test_numbers_and_names_of_voc_are_held_to_be_some(tmp_path, name):
     inside, reason = BROKEN[name]
     write_voc(tmp_path, {"a": inside})
-    with pytest.raises(DataError, match=rf"1 of 1 files .* .*a\.xml \(.*{reason}"):
+    with pytest.raises(DataError, match=rf"1 of 1 files .*a\.xml \(.*{reason}"):
         voc_xml(tmp_path)
 
 

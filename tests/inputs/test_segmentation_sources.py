@@ -58,6 +58,9 @@ def test_images_and_masks_of_all_kinds(tmp_path):
         save(tmp_path / "images" / f"{name}.png", Image.new(mode, (30, 20), 77))
     source = opened(tmp_path)
     assert len(source) == 4 and source.class_names == NAMES and source.max_size == (20, 30)
+    pixels = np.stack([*(masks[name] for name in "abc"), bits])
+    assert source.found.counts == tuple((pixels == label).sum() for label in range(3))
+    assert source.found.images == (4, 4, 3)
     for index, name in enumerate("abcd"):
         example = source[index]
         assert example["image"].shape == (20, 30, 3) and example["index"] == index
@@ -141,7 +144,7 @@ def test_everything_wrong_is_named_with_a_count(tmp_path):
     with pytest.raises(DataError, match="5 of 7 examples of .* train cannot be used") as error:
         opened(tmp_path)
     for text in (
-        "beyond.png has class 3, 7, where there are 3 classes (0 to 2, and 255 to ignore)",
+        "beyond.png has class 3, 7, where there are 3 classes (0 to 2: background, ant, bee; 255",
         "colour.png is a colour image (RGB), where a mask has a class index in each pixel",
         "deep.png has class 300",
         "size.png is (30, 20) (height, width), its image (20, 30)",
@@ -169,6 +172,9 @@ def test_missing_files_are_all_named(tmp_path):
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 masks of .* are missing in .*masks: b \(looked"):
         opened(tmp_path)
+    (tmp_path / "masks" / "b.tif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"are missing in .* .bmp; there are b\.tif\)\.$"):
+        opened(tmp_path)
     (tmp_path / "train.txt").write_text("a\nx\ny")
     with pytest.raises(DataError, match=r"2 of 3 images of .* are missing in .*images: x, y"):
         opened(tmp_path)
@@ -180,8 +186,12 @@ def test_missing_files_are_all_named(tmp_path):
 
 def test_masks_of_0_and_255_are_not_taken_for_all_background(tmp_path):
     write(tmp_path, {name: mask_of(values=(0, 255)) for name in "ab"})
-    with pytest.raises(DataError, match="hold no values but 0 and 255.*write the class index 1"):
+    with pytest.raises(
+        DataError, match=r'hold no values but 0 and 255.*_values to "0=background,255=ant"\.'
+    ):
         opened(tmp_path)
+    source = opened(tmp_path, class_names=None, listed_values="0=background,255=ant")
+    assert set(np.unique(source[0]["mask"])) == {0, 1}
     write(tmp_path, {"a": mask_of(values=(0, 255)), "b": mask_of(values=(0, 1))})
     assert len(opened(tmp_path)) == 2
     write(tmp_path, {"a": mask_of(values=(0,))})  # a negative
@@ -191,7 +201,7 @@ def test_masks_of_0_and_255_are_not_taken_for_all_background(tmp_path):
 def test_wrong_arguments_are_explained(tmp_path):
     with pytest.raises(DataError, match=r"needs config.data.class_names: the names of the classes"):
         opened(tmp_path, class_names=None)
-    with pytest.raises(DataError, match="there are 256 classes, expected at most 255"):
+    with pytest.raises(DataError, match="there are 256 classes, expected 1 to 255"):
         opened(tmp_path, class_names=tuple(map(str, range(256))))
     with pytest.raises(DataError, match="needs a folder"):
         segmentation_source("mask_folder", None, "train", class_names=NAMES)

@@ -172,6 +172,27 @@ def test_all_modes_become_rgb(tmp_path, mode):
     assert np.abs(got - want).mean() < (20 if mode in ("P", "transparent P", "CMYK") else 1e-9)
 
 
+def test_what_is_not_taken_is_said(tmp_path):
+    good_folder(tmp_path)
+    others = {f"cat/{i}.tif": b"x" for i in range(7)} | {
+        "ant/notes.txt": b"x",
+        "ant/sub/a.jpg": b"x",
+    }
+    write_folder(tmp_path, {f"train/{n}": d for n, d in (others | {"loose.png": b"x"}).items()})
+    source = classification_source("image_folder", str(tmp_path), "train")
+    assert source.found.counts == (6, 6, 6)
+    in_folders, loose = source.found.notes
+    assert "train: 7 .tif, 1 .txt, 1 others in class folders are not taken" in in_folders
+    assert "(ant/notes.txt, ant/sub, cat/0.tif, cat/1.tif, cat/2.tif, ... (9 in all))" in in_folders
+    assert loose.endswith("1 images outside of class folders are not taken (loose.png)")
+    assert classification_source("image_folder", str(tmp_path), "val").found.notes == ()
+    assert Cached(source).found == source.found
+    for path in (tmp_path / "train" / "cat").glob("*.jpg"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"cat holds no images: add .*; there are cat.0\.tif, "):
+        classification_source("image_folder", str(tmp_path), "train")
+
+
 BROKEN = {
     "empty.jpg": (b"", "it is empty"),
     "text.jpg": (b"<html>404 not found</html>", "it is no image"),

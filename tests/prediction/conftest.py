@@ -1,5 +1,6 @@
 """Runs whose weights are random, for what predicts with them."""
 
+import jax
 import pytest
 
 import random_runs
@@ -7,17 +8,28 @@ import tiny
 import tiny_detection
 import tiny_segmentation
 
-_TASKS = {"classification": tiny, "detection": tiny_detection, "segmentation": tiny_segmentation}
+_RUNS = {
+    "classification": (tiny, "top1"),
+    "detection": (tiny_detection, "AP"),
+    "segmentation": (tiny_segmentation, "mIoU"),
+}
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A workdir for each task, which holds a checkpoint of random numbers, of step 12."""
     folders = {}
-    for task, module in _TASKS.items():
+    for task, (module, metric) in _RUNS.items():
         folder = folders[task] = tmp_path_factory.mktemp("runs") / task
-        config = module.get_config()
-        metric = {"classification": "top1", "detection": "AP", "segmentation": "mIoU"}[task]
-        random_runs.save(config, folder / "checkpoints", 12, {metric: 50.0})
+        random_runs.save(module.get_config(), folder / "checkpoints", 12, {metric: 50.0})
         (folder / "checkpoints" / "config.json").rename(folder / "config.json")
     return folders
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """Quicker to compile for than eight."""
+    with pytest.MonkeyPatch.context() as patch:
+        one = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda: one)
+        yield

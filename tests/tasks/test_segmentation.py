@@ -387,8 +387,27 @@ def test_a_mask_folder_opens(tmp_path):
     ],
 )
 def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
+    config = folder(tmp_path, bad=mask)
+    assert config.data.on_error == "skip"
+    if mask is not None:
+        task = make_task(config)
+        assert task.skipped.count == 1 and task.num_train == 3  # of both splits
+    config.data.on_error = "raise"
     with pytest.raises(ValueError, match=message):
-        make_task(folder(tmp_path, bad=mask))
+        make_task(config)
+
+
+def test_other_values_of_masks(tmp_path):
+    config = folder(tmp_path, c=np.full((8, 9), 11, np.uint8))
+    config.data.class_names = "background,cell"
+    config.data.ignore_index = 11
+    task = make_task(config)
+    assert task.class_names == ("background", "cell") and task.skipped.count == 0
+    assert task.found["train"].counts == (72, 72) and set(task.eval[2]["mask"].flat) == {255}
+    config.data.ignore_index, config.data.class_names = None, None
+    config.data.mask_values = "0=background,1=cell,11=cell"
+    task = make_task(config)
+    assert task.class_names == ("background", "cell") and task.found["val"].counts == (72, 144)
 
 
 @pytest.mark.parametrize(

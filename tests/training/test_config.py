@@ -39,6 +39,32 @@ def test_a_folder_keeps_its_config(tmp_path, config):
     assert config_lib.from_json(folder / "config.json").drop.keep_prob == 0.9
 
 
+def test_what_changes_no_parameter_may_change_and_is_told(tmp_path, config):
+    config.data.update(dir="here", class_names=("a", "b"), num_train_examples=9)
+    write(tmp_path / "config.json", config_lib.to_json(config))
+    config.update(log_every_steps=7, eval_every_epochs=2.0, keep_checkpoints=9)
+    config.data.update(dir="there", on_error="skip", num_threads=3, num_workers=1)
+    assert config_lib.check_same(tmp_path, config) == [
+        "data.dir was 'here', is 'there'",
+        "data.num_threads was 16, is 3",
+        "data.num_workers was 0, is 1",
+        "data.on_error was 'raise', is 'skip'",
+        "eval_every_epochs was 1.0, is 2.0",
+        "keep_checkpoints was 3, is 9",
+        "log_every_steps was 100, is 7",
+    ]
+    # Other data there, or another order of the same classes, is another run.
+    for fields, message in (
+        ({"num_train_examples": 8}, "num_train_examples was 9, is 8"),
+        ({"class_names": ("b", "a")}, r"class_names was \['a', 'b'\], is \['b', 'a'\]"),
+        ({"flip": False}, "flip was True"),
+    ):
+        other = config.copy_and_resolve_references()
+        other.data.update(fields)
+        with pytest.raises(ConfigError, match=rf"\(data.{message}"):
+            config_lib.check_same(tmp_path, other)
+
+
 def test_a_damaged_or_missing_config_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no training run"):
         config_lib.from_json(tmp_path / "config.json")

@@ -36,6 +36,18 @@ def test_wrong_fields_are_named(field, value):
         make_plan(config, make_task, jax.devices()[:1])
 
 
+def test_settings_that_are_seldom_meant_are_told():
+    config = tiny.get_config()  # 64 examples, 12 steps of which 4 warm up
+    assert make_plan(config, make_task, jax.devices()[:1]).quiet_settings == []
+    config.schedule.warmup_epochs, config.data.num_classes = 1.25, 7
+    warmup, classes = make_plan(config, make_task, jax.devices()[:1]).quiet_settings
+    assert warmup.startswith("the learning rate rises for 5 of 12 steps: set config.schedule.war")
+    assert classes.startswith("config.data.num_classes is 7, and the data has 10 classes")
+    config.batch_size, config.schedule.warmup_epochs, config.data.num_classes = 65, 0.0, 10
+    (batch,) = make_plan(config, make_task, jax.devices()[:1]).quiet_settings
+    assert batch.startswith("a batch of 65 is larger than the training set of 64, ")
+
+
 def test_groups_have_to_fill_a_batch():
     config = tiny.get_config()  # 16 examples
     for group in (-1, 3):
