@@ -1,6 +1,7 @@
 """export.py: files that compute what the run does, in a process without this code."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -10,12 +11,20 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 import export
+import tiny
+import tiny_detection
+import tiny_segmentation
 from exporting import card
+from exporting.served import SERVED
+from tasks import make_task
 from prediction import open_run
-from processes import once
+from processes import finish, once, start_command
+from training.config import ConfigError
 
+BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 TASKS = ("classification", "detection", "segmentation")
 MISSING = [
     name for name in ("jax2onnx", "onnx", "onnxruntime") if not importlib.util.find_spec(name)
@@ -141,3 +150,158 @@ def test_onnx_reproduces_the_run_without_our_code(exported):
     run_alone(IN_ONNX, exported)
     for task, folder in exported.items():
         check_found(task, folder, 1e-4)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def edit(path, change):
+    """Changes `predict.json`, with a right sum, as one would who knows of it."""
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    change(content)
+    path.write_text(card.to_text(content))
+
+
+DAMAGES = {
+    "no predict.json": (
+        lambda of: (of["detection"] / card.NAME).unlink(),
+        "holds neither a training run",
+    ),
+    "predict.json cut short": (
+        lambda of: os.truncate(of["detection"] / card.NAME, 300),
+        "predict.json is damaged",
+    ),
+    "a bit of predict.json": (
+        lambda of: (of["detection"] / card.NAME).write_text(
+            (of["detection"] / card.NAME).read_text().replace('"nms_iou": 0.5', '"nms_iou": 0.4')
+        ),
+        "predict.json is not what was written",
+    ),
+    "no list": (lambda of: (of["detection"] / card.NAME).write_text("[]"), "not a JSON object"),
+    "no classes": (
+        lambda of: edit(of["detection"] / card.NAME, lambda told: told.pop("classes")),
+        "predict.json has no list of classes",
+    ),
+    "empty classes": (
+        lambda of: edit(of["detection"] / card.NAME, lambda told: told["classes"].clear()),
+        "predict.json has no list of classes",
+    ),
+    "a class fewer": (
+        lambda of: edit(of["detection"] / card.NAME, lambda told: told["classes"].pop()),
+        "predict.json has other classes than its config",
+    ),
+    "a later format": (
+        lambda of: edit(of["detection"] / card.NAME, lambda told: told.update(format=2)),
+        "is of format 2",
+    ),
+    "no model": (lambda of: (of["detection"] / card.MODEL).unlink(), "model.jax is not there"),
+    "a bit of the model": (
+        lambda of: flip(of["detection"] / card.MODEL),
+        "model.jax is damaged or of another export",
+    ),
+    "the model cut short": (
+        lambda of: os.truncate(of["detection"] / card.MODEL, 1000),
+        "model.jax is damaged or of another export",
+    ),
+    "another task's model": (
+        lambda of: shutil.copy(of["segmentation"] / card.MODEL, of["detection"] / card.MODEL),
+        "model.jax is damaged or of another export",
+    ),
+    "another task's predict.json": (
+        lambda of: shutil.copy(of["segmentation"] / card.NAME, of["detection"] / card.NAME),
+        "model.jax is damaged or of another export",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_or_of_another_export_is_one_sentence(copied, damage):
+    harm, message = DAMAGES[damage]
+    harm(copied)
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_run(copied["detection"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exported_folder_predicts_as_its_run_does(runs, exported):
+    random = np.random.default_rng(0)
+    for task in TASKS:
+        images = [random.integers(0, 256, (*size, 1), np.uint8) for size in ((28, 28), (70, 40))]
+        run, opened = open_run(runs[task]), open_run(exported[task])
+        assert (opened.step, opened.class_names) == (run.step, run.class_names)
+        assert opened.weights.startswith(run.weights.split(",")[0])
+        for one, other in zip(run.each(images), opened.each(images), strict=True):
+            for name in other:
+                np.testing.assert_allclose(other[name], one[name], 1e-5, 1e-5)
+            assert run.task.describe(one).keys() == opened.task.describe(other).keys()
+
+
+def test_what_an_exported_folder_does_not_hold(exported):
+    with pytest.raises(ConfigError, match="no features for class activation maps"):
+        open_run(exported["classification"], cam=True)
+    with pytest.raises(ConfigError, match="a least score is of boxes"):
+        open_run(exported["classification"], min_score=0.5)
+    opened = open_run(exported["detection"], min_score=0.5)
+    assert opened.task.config.detection.min_score == 0.5
+
+
+def by_hand(told, photograph):
+    """The inputs, made of a gray photograph as predict.json tells."""
+    size, (height, width) = told["size"], photograph.shape
+    pixels = Image.fromarray(photograph)
+    if "factor =" in told["words"]:
+        factor = size / max(height, width)
+        resized = [max(1, round(factor * side)) for side in (height, width)]
+        image = np.full((size, size), told["fill"], np.uint8)
+        image[: resized[0], : resized[1]] = pixels.resize(resized[::-1], BILINEAR)
+        scale = np.divide(resized, (height, width))
+        return {"image": image, "original_size": (height, width), "scale": scale}
+    if "side = int" in told["words"]:
+        side = int(told["fraction"] * min(height, width))
+        top, left = (height - side + 1) // 2, (width - side + 1) // 2
+        pixels = pixels.crop((left, top, left + side, top + side))
+    elif "top = int" in told["words"]:
+        top, left = (int((side - side * told["fraction"]) / 2) for side in (height, width))
+        pixels = pixels.crop((left, top, width - left, height - top))
+    filters = {
+        name in told["words"]: one for name, one in (("BICUBIC", BICUBIC), ("BILINEAR", BILINEAR))
+    }
+    return {"image": np.asarray(pixels.resize((size, size), filters[True]))}
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "inception", "small", "detection", "segmentation"])
+def test_predict_json_tells_how_inputs_are_made(kind):
+    module = {"detection": tiny_detection, "segmentation": tiny_segmentation}.get(kind, tiny)
+    config = module.get_config()
+    if module is tiny:
+        config.data.augment = kind
+    task = make_task(config, train=False, evaluate=False)
+    photograph = np.random.default_rng(0).integers(0, 256, (75, 41), np.uint8)
+    example = task.unlabeled(photograph[..., None], 0)
+    expected = task.transform(train=False)(example, np.random.default_rng(0))
+    found = by_hand(SERVED[config.task].preparation(config), photograph)
+    assert set(SERVED[config.task].all_inputs(config)) <= set(found)
+    for name, given in found.items():
+        given = np.asarray(given).reshape(expected[name].shape)
+        np.testing.assert_allclose(given, expected[name], rtol=1e-6)
+
+
+def test_the_commands(runs, exported, tmp_path):
+    command = [sys.executable, "export.py", str(runs["classification"]), str(tmp_path / "out")]
+    assert "exported the moving average (EMA)" in finish(start_command(command))
+    folder = epath.Path(tmp_path / "out")
+    assert card.read(folder)["workdir"] == "classification"
+    assert (folder / card.MODEL).read_bytes() == (
+        exported["classification"] / card.MODEL
+    ).read_bytes()
+    flip(folder / card.MODEL)
+    image = tmp_path / "photograph.png"
+    Image.new("RGB", (40, 30)).save(image)
+    words = ["--workdir", str(folder), "--out", str(tmp_path / "found"), "--images", str(image)]
+    output = finish(start_command([sys.executable, "predict.py", *words]), code=2)
+    assert output.count("\n") == 1
+    assert "model.jax is damaged" in output
