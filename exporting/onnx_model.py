@@ -18,7 +18,7 @@ from tasks import make_task
 from tasks.base import Task
 from training.config import ConfigError
 
-INSTALL = "pip install '.[onnx]' && pip install --no-deps jax2onnx"
+INSTALL = "pip install -e '.[onnx]' && pip install --no-deps jax2onnx"
 
 
 def to_onnx(task: Task, variables: dict[str, Any]):

@@ -19,9 +19,9 @@ import tiny_detection
 import tiny_segmentation
 from exporting import card
 from exporting.served import SERVED
-from tasks import make_task
 from prediction import open_run
 from processes import finish, once, start_command
+from tasks import make_task
 from training.config import ConfigError
 
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
