@@ -62,7 +62,7 @@ def to_onnx(task: Task, variables: dict[str, Any]):
     # What the converter says of shapes within is wrong here and there; a runtime finds them itself.
     del model.graph.value_info[:]
     if row.before_nms is not None:
-        anchors, classes = len(task.anchors), len(task.class_names)
+        _, anchors, classes = outputs["class_logits"].shape
         model = nms.append(model, fields.detection, anchors=anchors, classes=classes)
     onnx.checker.check_model(model)
     return model

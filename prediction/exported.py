@@ -1,5 +1,7 @@
 """An exported network that predicts."""
 
+from typing import Any
+
 import jax
 import ml_collections
 from etils import epath
@@ -32,7 +34,7 @@ class ExportedRun(Predictor):
           ConfigError: a file is missing, damaged, of another export or of a later jax.
         """
         self.card = card.read(folder)
-        config = ml_collections.ConfigDict(self.card["config"])
+        config: Any = ml_collections.ConfigDict(self.card["config"])
         if min_score is not None:
             least = config.detection.min_score if "detection" in config else 0.0
             set_min_score(config, min_score)
