@@ -1,5 +1,6 @@
 """The function that is exported, and its jax.export artefact."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -70,4 +71,17 @@ def to_jax(task: Task, variables: dict[str, Any]) -> export.Exported:
     """The function for all of `PLATFORMS` and for any batch size."""
     function = jax.jit(make_function(task, variables))
     (batch,) = export.symbolic_shape("batch")
-    return export.export(function, platforms=PLATFORMS)(*shapes(task, batch))
+    with _no_source():
+        return export.export(function, platforms=PLATFORMS)(*shapes(task, batch))
+
+
+@contextlib.contextmanager
+def _no_source():
+    """Within it a program says not from which lines of which files it is: they are this machine's."""
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
