@@ -23,6 +23,7 @@ from training import config as config_lib
 from training.config import ConfigError
 from training.evaluation import make_evaluate
 from training.files import write
+from training.logging import Progress
 from training.plan import make_plan
 from training.state import variables, weights
 
@@ -94,13 +95,21 @@ def evaluate(config, checkpoint_dir, checkpoint="latest", *, keep_prob=None, out
         if config.drop.kind == "none":
             config.drop.kind = "dropblock"
         config.model.head_keep_prob = 1.0  # the drop sites alone are to act
+    if jax.process_index() == 0:
+        print("opening the data and building the network", file=sys.stderr, flush=True)
     plan = make_plan(config, make_task, jax.devices(), train=False)
     multihost.hold_config_to_process_0(config)
-    state = plan.restore(checkpoint_dir, checkpoint)
-    if jax.process_index() == 0:
-        print(f"using the {weights(state, checkpoint_dir)}", file=sys.stderr)
-    run = make_evaluate(plan, drop=keep_prob is not None)
-    evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)
+    with Progress(plan.task.num_eval, unit="example", stderr=True) as progress:
+        with progress.doing(f"reading the checkpoint ({checkpoint})"):
+            state = plan.restore(checkpoint_dir, checkpoint)
+        progress.print(f"using the {weights(state, checkpoint_dir)}")
+        run = make_evaluate(
+            plan,
+            drop=keep_prob is not None,
+            compiling=progress.compiling,
+            tell=lambda done, _: progress.step(done),
+        )
+        evaluation = run(variables(state), 1.0 if keep_prob is None else keep_prob)
     if out is not None:
         if evaluation.picture is not None:
             plots.save_figure(evaluation.picture, out / "examples.png")

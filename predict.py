@@ -10,6 +10,7 @@ some images could not be read, 4 disk full or not to be written to.
 """
 
 import contextlib
+import itertools
 import pathlib
 import sys
 
@@ -21,9 +22,9 @@ from inputs.images import DataError
 from prediction import Predictor, open_run
 from prediction.images import pictures_of
 from prediction.output import Output
-from prediction.progress import Progress
 from training import compilation, multihost
 from training import config as config_lib
+from training.logging import Progress
 
 _NAMED = 10  # of the files that could not be read
 
@@ -98,20 +99,26 @@ def predict(
     """
     multihost.hold_to_process_0("list of images", files)
     paths, lead = list(files), jax.process_index() == 0
-    counts, size = {"images": 0, "skipped": 0}, run.batch_size(len(paths))
+    counts = {"images": 0, "skipped": 0}
     writes = Output(folder, run, draw=draw, all_classes=all_classes) if lead else None
-    with writes or contextlib.nullcontext(), Progress(len(paths), enabled=lead) as progress:
+    with writes or contextlib.nullcontext(), Progress(len(paths), unit="image") as progress:
         progress.print(f"using the {run.weights}")
-        progress.print(f"predicting {counted(len(paths))}, {size} at a time")
-        for done, (path, found) in enumerate(zip(paths, run.each(paths), strict=True), start=1):
-            unread = isinstance(found, DataError)
-            counts["skipped" if unread else "images"] += 1
-            if unread and counts["skipped"] <= _NAMED:
-                progress.print(f"skipped: {found}")
-            if writes and unread:
-                writes.skip(path, str(found))
-            elif writes:
-                writes.add(path, files[path], found)
+        predictions = run.each(paths)
+        size = run.batch_size(len(paths))
+        with progress.doing(f"compiling for batches of {counted(size)}, and reading the first"):
+            first = next(predictions)
+        predictions = itertools.chain([first], predictions)
+        for done, (path, found) in enumerate(zip(paths, predictions, strict=True), start=1):
+            if isinstance(found, DataError):
+                counts["skipped"] += 1
+                if counts["skipped"] <= _NAMED:
+                    progress.print(f"skipped: {found}")
+                if writes:
+                    writes.skip(path, str(found))
+            else:
+                counts["images"] += 1
+                if writes:
+                    writes.add(path, files[path], found)
             progress.step(done)
     if lead:
         print(f"{counted(counts['images'])} predicted, in {folder}")

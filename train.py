@@ -9,10 +9,12 @@ The same command goes on with a run that was stopped. Exit codes: 0 done, 2 bad 
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,7 +28,7 @@ from tasks import make_task
 from training import compilation, hardware, init_from, multihost, plots, telemetry
 from training import config as config_lib
 from training import logging as log_lib
-from training.config import ConfigError
+from training.config import ConfigError, Diverged
 from training.dry_run import dry_run
 from training.evaluation import Evaluation, make_evaluate
 from training.files import write
@@ -121,6 +123,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
     lead = jax.process_index() == 0
 
     # --- Everything that can be wrong is found here, by shape, before the first compile.
+    if lead:
+        print("opening the data and building the network", flush=True)
     init_from.settle(config)
     with bad.listed_in(workdir / bad.FILE):
         plan = make_plan(config, make_task, jax.devices())
@@ -137,7 +141,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         changed = config_lib.check_same(workdir, config)
 
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(log_lib.Progress(total_steps))
+        progress = stack.enter_context(log_lib.Progress(total_steps, batch_size=config.batch_size))
         # --- The state: the latest whole checkpoint, or a new one.
         stop = stack.enter_context(StopSignals(jax.process_count()))
         checkpoints = stack.enter_context(
@@ -148,9 +152,13 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         multihost.check_shared(checkpoints.directory)
         if hold_to_config and checkpoints.steps:
             changed = config_lib.check_same(checkpoints.directory, config)
-        state = checkpoints.restore(plan.abstract_state)
+        state = None
+        if checkpoints.steps:
+            with progress.doing("reading the last checkpoint"):
+                state = checkpoints.restore(plan.abstract_state)
         if state is None:
-            state = _new_state(plan)
+            with progress.doing("initialising the network"):
+                state = _new_state(plan, progress.print)
         if lead:  # not before the restore: it may find that the config is of another model
             for folder in (workdir, checkpoints.directory):
                 write(folder / "config.json", config_lib.to_json(config))
@@ -162,6 +170,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
                 progress.print(task.skipped.total)
         first = int(state["step"])
         log = stack.enter_context(contextlib.closing(log_lib.MetricsLog(workdir, first)))
+        stack.push(functools.partial(_draw_curves, log, workdir, task.best_metric))
         progress.begin(first)
         if first:
             progress.print(f"going on from step {first} of {total_steps}")
@@ -175,7 +184,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
             lambda: not log.evaluated(first, task.best_metric)
         )
         evaluated = first == 0 or (checkpoints.evaluated(first) and not lost)
-        evaluate = make_evaluate(plan, compiling=progress.compiling)
+        evaluate = make_evaluate(plan, compiling=progress.compiling, tell=progress.evaluating)
         watch, timing = telemetry.SiteWatch(), Timing(config.batch_size)
         trace = stack.enter_context(
             Trace(workdir / "profile" if profile else None, first, progress.print)
@@ -183,7 +192,8 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
         best = checkpoints.best_value
         batches = task.train_batches(start_step=first, rows=plan.rows)
         if first < total_steps:
-            batches = itertools.chain([next(batches)], batches)  # the next are read meanwhile
+            with progress.doing("reading the first batch"):
+                batches = itertools.chain([next(batches)], batches)  # the next are read meanwhile
             with progress.compiling("the training step"):
                 train_step = plan.compiled_train_step
         pending: Any = None  # the last step's metrics, while they are not read
@@ -212,11 +222,13 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
                     pending = None
                 evaluation = None
                 if evaluating and not stopping:
-                    evaluation = evaluate(variables(state), stopping=stop.received)
+                    with progress.doing("evaluating", again=True):
+                        evaluation = evaluate(variables(state), stopping=stop.received)
+                        if evaluation is not None:
+                            record |= _keep(evaluation, workdir, log, step)
                     stopping = stop.received()
                     saving = saving or (new and stopping)
                 if evaluation is not None:
-                    record |= _keep(evaluation, workdir, log, step)
                     value = evaluation.metrics[task.best_metric]
                     saving = saving or not new or value >= best
                     best = max(best, value)
@@ -225,10 +237,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
                     log.write(record)
                     progress.log(record)
                 if saving:
-                    log.flush()
-                    checkpoints.save(step, state, evaluation and evaluation.metrics)
+                    with progress.doing("saving", again=True):
+                        log.flush()
+                        checkpoints.save(step, state, evaluation and evaluation.metrics)
                 timing.start(step)
             if stopping:
+                checkpoints.finish()
                 progress.print(f"stopped by signal {stopping}; step {step} is saved")
                 return 128 + stopping
             if last:
@@ -246,7 +260,7 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
                     with timing.waiting("devices"):
                         telemetry.read(step, pending, watch)
                 pending = metrics
-            progress.step(step + 1)
+            progress.step(step)
 
         if first < total_steps:
             progress.print(timing.verdict())
@@ -258,13 +272,12 @@ def train(config, workdir, *, checkpoint_dir=None, allow_config_change=False, pr
     return 0
 
 
-def _new_state(plan: Plan) -> dict:
-    """The state at step 0, with what the config says that it starts from."""
+def _new_state(plan: Plan, say: Callable[[str], None]) -> dict:
+    """The state at step 0, with what the config says that it starts from, which is said."""
     if plan.config.init_from is None:
         return plan.create()
     start = init_from.load(plan, make_task)
-    if jax.process_index() == 0:
-        print(start.text, flush=True)
+    say(start.text)
     return init_from.start_from(plan.create(), start)
 
 
@@ -279,9 +292,14 @@ def _keep(evaluation: Evaluation, workdir, log: log_lib.MetricsLog, step: int) -
     return {f"eval/{name}": value for name, value in evaluation.metrics.items()}
 
 
+def _draw_curves(log: log_lib.MetricsLog, workdir, best_metric: str, kind, *_):
+    """Draws the curves of a run that ends, is stopped, or has diverged."""
+    if log.records and kind in (None, Diverged):
+        plots.save_figure(plots.curves(log.records, best_metric), workdir / "plots" / "curves.png")
+
+
 def _finish(records: list[dict], workdir, best_metric: str, *, stands: bool):
-    """Draws the curves and writes the result, unless one is there that `stands`; prints it."""
-    plots.save_figure(plots.curves(records), workdir / "plots" / "curves.png")
+    """Writes the result, unless one is there that `stands`, and prints it."""
     path = workdir / "result.json"
     if stands and path.exists():
         result = read_result(path)

@@ -77,7 +77,7 @@ def to_jax(task: Task, variables: dict[str, Any]) -> export.Exported:
 
 @contextlib.contextmanager
 def _no_source():
-    """Within it a program says not from which lines of which files it is: they are this machine's."""
+    """Within it a program does not tell the lines of this machine's files that it is made of."""
     name = "jax_traceback_in_locations_limit"
     before = jax.config.values[name]
     jax.config.update(name, 0)

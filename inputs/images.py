@@ -196,9 +196,9 @@ def image_size(encoded: bytes | str, name: str, *, upright: bool = False) -> tup
       DataError: it is no image, or too large a one.
     """
     with _open(encoded, name) as image:
-        size = image.height, image.width
+        height, width = image.height, image.width
     turned = upright and orientation(encoded, name) >= 5
-    return size[::-1] if turned else size
+    return (width, height) if turned else (height, width)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,9 @@ def pictures_of(names: list[str], out: pathlib.Path) -> dict[str, str]:
     if not files:
         raise DataError("no images are given: name files or folders after --images.")
     if out.resolve() in {folder.resolve() for folder in set(map(_parent, files))}:
-        raise DataError(f"{out} holds images that are given, which pictures could replace.")
+        raise DataError(
+            f"{out} holds images that are given, which pictures could replace: give another --out."
+        )
     return files
 
 

@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,13 @@ class Output:
     def add(self, file: str, name: str, prediction: dict[str, np.ndarray]):
         """Adds what is predicted for an image file; its pictures are called `name`."""
         task, id = self._task, self.counts["images"] + 1
-        image = read(file, task) if self._draw or "cam" in prediction else None
-        size = image_size(file, file, upright=True) if image is None else image.shape[:2]
-        entry = {"id": id, "file_name": file, "height": size[0], "width": size[1]}
+        height, width = image_size(file, file, upright=True)
+        entry = {"id": id, "file_name": file, "height": height, "width": width}
         mask = task.mask(prediction)
         if mask is not None:
             prediction = prediction | {"classes": mask}
             entry["mask"] = f"masks/{name}"
-            _save_mask(mask, self._folder / "masks" / name)
+            _save_mask(mask, self._folder / "masks" / name, task.class_names)
         found = task.describe(prediction)
         for annotation in found.pop("annotations", ()):
             ids = {"id": self.counts["annotations"] + 1, "image_id": id}
@@ -98,10 +98,11 @@ class Output:
                 found["probabilities"] = dict(each)
         if self._draw:
             entry["picture"] = name
-            save_figure(task.picture(image, prediction), self._folder / name)
+            save_figure(task.picture(read(file, task), prediction), self._folder / name)
         if "cam" in prediction:
             entry["cam"] = f"cam/{name}"
-            save_figure(cam.picture(task, image, prediction), self._folder / "cam" / name)
+            figure = cam.picture(task, read(file, task), prediction)
+            save_figure(figure, self._folder / "cam" / name)
         self._put("images", entry | found)
 
     def skip(self, file: str, reason: str):
@@ -152,9 +153,9 @@ def _copy(source, file):
     shutil.copyfileobj(source, file)
 
 
-def _save_mask(mask: np.ndarray, path: pathlib.Path):
+def _save_mask(mask: np.ndarray, path: pathlib.Path, class_names: Sequence[str]):
     """Writes class indices, uint8 `[height, width]`, as a palette PNG, whose indices they are."""
     image = Image.fromarray(mask)
-    image.putpalette(pictures.palette())
+    image.putpalette(pictures.class_colors(class_names).tobytes())
     with replacing(path) as draft:
         image.save(draft, "PNG")

@@ -1,5 +1,6 @@
 """A run's checkpoint that predicts."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from prediction.predictor import Predictor
 from tasks import make_task
 from training import multihost, sharding
 from training.config import ConfigError
-from training.plan import make_plan
+from training.plan import Plan, make_plan
 from training.state import variables, weights
 
 
@@ -48,12 +49,12 @@ class TrainedRun(Predictor):
             set_min_score(config, min_score)
         self.plan = make_plan(config, make_task, jax.devices(), train=False, evaluate=False)
         multihost.hold_config_to_process_0(config)
+        self._step = self.plan.eval_step()
+        if cam:
+            self._step = _with_maps(self._step, self.plan)
         state = self.plan.restore(directory, checkpoint)
         self.variables = variables(state)
         super().__init__(self.plan.task, int(state["step"]), weights(state, directory))
-        self._step = self.plan.eval_step()
-        if cam:
-            self._step = _with_maps(self._step, make_maps(self.plan))
 
     def __call__(self, batch):
         keep_prob = np.float32(1)  # without effect: nothing is dropped
@@ -76,10 +77,11 @@ class TrainedRun(Predictor):
         return nnx.merge(self.plan.network.graphdef, *parts, copy=True)
 
 
-def _with_maps(step, maps):
+def _with_maps(step, plan: Plan):
     """The step, whose predictions have a map `cam` of each image's likeliest class."""
+    maps = make_maps(plan)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(plan.mesh))
     def with_maps(variables, batch, key, keep_prob):
         sums, predictions = step(variables, batch, key, keep_prob)
         # XLA computes once what the two have in common, the network.

@@ -31,6 +31,8 @@ class Task(abc.ABC):
 
     Attributes:
       best_metric: the evaluation metric whose highest value is kept.
+      num_drawn: the examples of the evaluation split that `draw` is given, or all where there are
+        fewer.
       collects: whether `score` needs the predictions of all examples, or sums are enough.
       architecture: what `config.model` names: the network, or its backbone.
       class_layers: of the network, those with an output for each class: they are new where the
@@ -45,6 +47,7 @@ class Task(abc.ABC):
     """
 
     best_metric: str
+    num_drawn = 8
     legend = ""
     first_category = 0
     collects = False
@@ -248,7 +251,13 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
-        """A few examples of an evaluated batch, with what is known and what is predicted."""
+        """Examples of the evaluation split, with what is known and what is predicted.
+
+        Args:
+          predictions: what `predict` gives of them.
+          batch: as they were evaluated: `num_drawn` of them from all over the split, the same in
+            every evaluation, in its order; at least one, and none that could not be read.
+        """
 
     def files(self, collected: dict) -> dict[str, str]:
         """Texts by file name that an evaluation leaves in the workdir."""
@@ -282,6 +291,12 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """One image, uint8 as it was read, with its prediction."""
+
+
+def unpadded(batch: dict, row: int) -> np.ndarray:
+    """The image of an example that was scaled into a square, without what fills the square."""
+    height, width = np.round(batch["original_size"][row] * batch["scale"][row]).astype(int)
+    return batch["image"][row][:height, :width]
 
 
 def mean_color(data) -> tuple[int, ...]:

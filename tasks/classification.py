@@ -24,6 +24,7 @@ class Classification(Task):
     """What classification adds to the training loop."""
 
     best_metric = "top1"
+    num_drawn = 32
     legend = "classes of each image by falling probability"
     class_layers = ("head", "aux/dense")
 
@@ -153,19 +154,19 @@ class Classification(Task):
 
     # --- Pictures.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 32) -> "matplotlib.figure.Figure":
-        """The first images of a batch with label and prediction, wrong ones in red."""
-        images, labels = np.asarray(batch["image"])[:limit], np.asarray(batch["label"])
+    def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
+        """Images with what is predicted, in red where it is wrong, and then what is right."""
+        images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         predictions = np.asarray(predictions["logits"]).argmax(-1)
-        figure, axes = pictures.grid(math.ceil(len(images) / 8), 8, side=1.4)
+        figure, axes = pictures.grid(math.ceil(len(images) / 8), 8, side=1.5, lines=2)
         for axis, image, label, prediction in zip(axes, images, labels, predictions, strict=False):
             pictures.show(axis, image)
             right = label == prediction
-            title = self.class_names[prediction]
-            if not right:
-                title += f" ({self.class_names[label]})"
-            color = "black" if right else "red"
-            pictures.set_title(axis, title, fontsize=8, color=color)
+            # Of two lines always, so that the first stand side by side.
+            title = f"{self.class_names[prediction]}\n"
+            title += " " if right else f"({self.class_names[label]})"
+            pictures.set_title(axis, title, fontsize=8, color="black" if right else _WRONG)
+        pictures.add_key(figure, [("black", "right prediction"), (_WRONG, "wrong (truth)")])
         return figure
 
     # --- Predictions for images of one's own.
@@ -191,13 +192,16 @@ class Classification(Task):
         }
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
-        """The image with its likeliest classes as the title."""
-        figure, (axis,) = pictures.grid(1, 1, side=4.0)
+        """The image with its likeliest classes as the title, a line for each."""
+        figure, (axis,) = pictures.grid(1, 1, side=4.0, lines=3)
         pictures.show(axis, image)
         best = self.describe(prediction)["top5"][:3]
-        title = "  ".join(f"{found['class']} {found['probability']:.2f}" for found in best)
+        title = "\n".join(f"{found['probability']:.2f} {found['class']}" for found in best)
         pictures.set_title(axis, title, fontsize=9)
         return figure
+
+
+_WRONG = "#c00000"
 
 
 def _sums(losses, logits, labels, weights) -> dict:

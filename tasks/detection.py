@@ -27,7 +27,7 @@ from inputs.transforms import ExampleTransform
 from models.retinanet import RetinaNet
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color
+from tasks.base import Task, mean_color, unpadded
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -42,6 +42,7 @@ class Detection(Task):
     """
 
     best_metric = "AP"
+    num_drawn = 4
     legend = (
         "annotations are detections in COCO's form: bbox is [x, y, width, height] in pixels of the "
         "image as it is seen upright, x and y of its upper left corner"
@@ -304,20 +305,24 @@ class Detection(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 5) -> "matplotlib.figure.Figure":
-        """The first images of a batch, above with the ground truth, below with detections."""
-        rows = np.flatnonzero(batch["mask"])[:limit]
-        figure, axes = pictures.grid(2, limit, side=3.0)
-        for row, truth_axis, axis in zip(rows, axes, axes[limit:], strict=False):
-            image, labels = batch["image"][row], batch["labels"][row]
+    def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
+        """Images with the ground truth, and below each with the surer detections."""
+        names = ("ground truth", self._found_named)
+        figure, axes = pictures.columns(batch["original_size"], names, height=4.0)
+        drawn = []
+        for row, (truth_axis, axis) in enumerate(axes.T):
+            image, labels = unpadded(batch, row), batch["labels"][row]
             known = labels >= 0
-            names = [self.class_names[label] for label in labels[known]]
+            texts = [self._named(label) for label in labels[known]]
             pictures.show(truth_axis, image)
-            pictures.draw_boxes(truth_axis, batch["boxes"][row][known], labels[known], names)
-            truth_axis.set_title("ground truth", fontsize=8)
+            pictures.draw_boxes(
+                truth_axis, batch["boxes"][row][known], labels[known], texts, self.class_names
+            )
             pictures.show(axis, image)
             scale = np.tile(batch["scale"][row], 2)
-            self._draw(axis, {name: predictions[name][row] for name in _FOUND}, scale)
+            found = self._draw(axis, {name: predictions[name][row] for name in _FOUND}, scale)
+            drawn += [labels[known], found]
+        pictures.add_legend(figure, drawn, self.class_names)
         return figure
 
     def unlabeled(self, image: np.ndarray, index: int) -> dict:
@@ -351,23 +356,35 @@ class Detection(Task):
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its surer detections."""
-        figure, (axis,) = pictures.grid(1, 1, side=6.0)
-        pictures.show(axis, image)
-        self._draw(axis, prediction, np.ones(4))
+        figure, axes = pictures.columns([image.shape[:2]], [self._found_named], height=6.0)
+        pictures.show(axes[0, 0], image)
+        found = self._draw(axes[0, 0], prediction, np.ones(4))
+        pictures.add_legend(figure, [found], self.class_names)
         return figure
 
-    def _draw(self, axis, found, scale):
-        """Draws the detections of an image that was scaled, those of a high enough score."""
+    @property
+    def _found_named(self) -> str:
+        return f"detections, score ≥ {self.config.detection.picture_score:g}"
+
+    def _draw(self, axis, found, scale) -> np.ndarray:
+        """Draws the detections of an image that was scaled, those of a high enough score.
+
+        Returns their labels.
+        """
         least = self.config.detection.picture_score
         sure = (found["labels"] >= 0) & (found["scores"] >= least)
         # The surest last, over the others.
         boxes, scores, labels = (found[name][sure][::-1] for name in _FOUND)
         texts = [
-            f"{self.class_names[label]} {score:.2f}"
+            f"{self._named(label)} {score:.2f}".strip()
             for label, score in zip(labels, scores, strict=True)
         ]
-        pictures.draw_boxes(axis, boxes * scale, labels, texts)
-        axis.set_title(f"{sure.sum()} detections of score {least:g} or more", fontsize=8)
+        pictures.draw_boxes(axis, boxes * scale, labels, texts, self.class_names)
+        return labels
+
+    def _named(self, label) -> str:
+        """What is written at a box; where there is one class the legend says it."""
+        return self.class_names[label] if len(self.class_names) > 1 else ""
 
 
 _FOUND = ("boxes", "scores", "labels")

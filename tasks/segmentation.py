@@ -16,7 +16,7 @@ from inputs.transforms import ExampleTransform
 from models.fcn import FCN
 from tasks import pictures
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color
+from tasks.base import Task, mean_color, unpadded
 
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
@@ -30,6 +30,7 @@ class Segmentation(Task):
     """
 
     best_metric = "mIoU"
+    num_drawn = 4
     legend = (
         "mask is a PNG of the size of the image as it is seen upright, whose pixels are the ids of "
         "the categories; pixels counts them"
@@ -114,21 +115,18 @@ class Segmentation(Task):
         section 6). The mean is over the whole batch; of no pixels it is 0.
         """
         logits, labels = out["logits"], batch["label"][:, :: self.stride, :: self.stride]
-        counts = labels != IGNORE
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits, jnp.where(counts, labels, 0).astype(jnp.int32)
-        )
-        total = jnp.sum(jnp.where(counts, losses, 0.0))
+        total = summed_loss(logits, labels)
         confusion = confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
-        return total / jnp.maximum(counts.sum(), 1), {"loss": total, "confusion": confusion}
+        pixels = jnp.maximum((labels != IGNORE).sum(), 1)
+        return total / pixels, {"loss": total, "confusion": confusion}
 
     def predict(self, out: dict, batch: dict, by_device: Callable) -> dict:
         """What is evaluated and drawn, at each image's own size.
 
         Returns:
           `classes`: uint8 `[batch, *max_size]`, of each pixel; `confusion`: int32 `[batch, classes,
-          classes]`, see `confusion_matrix`. Of images without labels, whose sizes nothing bounds,
-          `logits`, `scale` and `original_size`.
+          classes]`, see `confusion_matrix`; `loss`: `[batch]`, see `summed_loss`. Of images without
+          labels, whose sizes nothing bounds, `logits`, `scale` and `original_size`.
         """
         if "label" not in batch:
             return {"logits": out["logits"]} | {k: batch[k] for k in ("scale", "original_size")}
@@ -140,6 +138,7 @@ class Segmentation(Task):
             return {
                 "classes": classes,
                 "confusion": confusion_matrix(label, classes, logits.shape[-1]),
+                "loss": summed_loss(logits, label),
             }
 
         # One after another: the logits of all at their original size would fill the memory.
@@ -148,26 +147,32 @@ class Segmentation(Task):
         )
 
     def eval_sums(self, predictions: dict, batch: dict) -> dict:
-        """The confusion matrix over the examples that `batch["mask"]` keeps."""
+        """The loss and the confusion matrix over the examples that `batch["mask"]` keeps."""
         mask = batch["mask"]
         if "confusion" not in predictions:
             return {"count": mask.sum()}
-        confusion = jnp.where(mask[:, None, None], predictions["confusion"], 0)
-        return {"confusion": confusion.sum(0), "count": mask.sum()}
+        return {
+            "confusion": jnp.where(mask[:, None, None], predictions["confusion"], 0).sum(0),
+            "loss": jnp.where(mask, predictions["loss"], 0.0).sum(),
+            "count": mask.sum(),
+        }
 
     def summarize(self, sums: dict) -> dict:
-        """Metrics of a training step: `loss`, and `mIoU` and `pixel_accuracy` in percent."""
+        """Metrics from sums: `loss`, the mean over the pixels that count, and in percent `mIoU`
+        and `pixel_accuracy`."""
         pixels = max(float(np.sum(sums["confusion"])), 1.0)
         return {"loss": float(sums["loss"]) / pixels} | _means(np.asarray(sums["confusion"]))
 
     def score(self, sums: dict, collected: dict) -> dict:
-        """`mIoU`, `pixel_accuracy` and each class's `IoU/<class>`, in percent.
+        """`loss`, and in percent `mIoU`, `pixel_accuracy` and each class's `IoU/<class>`.
 
+        All are of the pixels of the masks as they are, where training sees every `stride`-th one of
+        the scaled image.
         A class that is neither in a mask nor predicted anywhere has no IoU and counts for nothing;
         one that is predicted though in no mask has 0 (docs/paper.md section 7).
         """
         ious = 100 * class_iou(sums["confusion"])
-        return _means(sums["confusion"]) | {
+        return self.summarize(sums) | {
             f"IoU/{name}": float(iou)
             for name, iou in zip(self.class_names, ious, strict=True)
             if not np.isnan(iou)
@@ -175,20 +180,16 @@ class Segmentation(Task):
 
     # --- Pictures, and predictions for images of one's own.
 
-    def draw(self, predictions: dict, batch: dict, limit: int = 4) -> "matplotlib.figure.Figure":
-        """The first images of a batch, their masks, and what is predicted."""
-        rows = np.flatnonzero(batch["mask"])[:limit]
-        figure, axes = pictures.grid(max(len(rows), 1), 3, side=3.0)
-        masks = []
-        for number, row in enumerate(rows):
-            height, width = batch["original_size"][row]
-            seen = np.round((height, width) * batch["scale"][row]).astype(int)  # without padding
-            pictures.show(axes[3 * number], batch["image"][row][: seen[0], : seen[1]])
-            for column, values in enumerate((batch["label"], predictions["classes"]), start=1):
+    def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
+        """Images, below each its mask, and below that what is predicted."""
+        sizes = batch["original_size"]
+        figure, axes = pictures.columns(sizes, ("image", "truth", "prediction"), height=2.6)
+        known, masks = (batch["label"], predictions["classes"]), []
+        for row, ((height, width), column) in enumerate(zip(sizes, axes.T, strict=True)):
+            pictures.show(column[0], unpadded(batch, row))
+            for axis, values in zip(column[1:], known, strict=True):
                 masks.append(np.asarray(values[row])[:height, :width])
-                pictures.show_mask(axes[3 * number + column], masks[-1])
-        for axis, title in zip(axes, ("image", "truth", "prediction"), strict=False):
-            axis.set_title(title, fontsize=8)
+                pictures.show_mask(axis, masks[-1], self.class_names)
         pictures.add_legend(figure, masks, self.class_names)
         return figure
 
@@ -204,9 +205,9 @@ class Segmentation(Task):
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image, and the class of each pixel over it."""
         classes = self.mask(prediction)
-        figure, axes = pictures.grid(1, 2, side=4.0)
-        pictures.show(axes[0], image)
-        pictures.show_overlay(axes[1], image, classes)
+        figure, axes = pictures.columns([classes.shape] * 2, [""], height=4.0)
+        pictures.show(axes[0, 0], image)
+        pictures.show_overlay(axes[0, 1], image, classes, self.class_names)
         pictures.add_legend(figure, [classes], self.class_names)
         return figure
 
@@ -260,6 +261,20 @@ def _interpolation(xp, count: int, cells: int, scale, stride: int):
     positions = xp.clip(positions, 0.0, cells - 1.0)
     distances = xp.abs(positions[:, None] - xp.arange(cells, dtype=xp.float32)[None, :])
     return xp.maximum(1.0 - distances, 0.0)
+
+
+def summed_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The sum of the softmax cross-entropy of pixels; those to ignore add nothing.
+
+    Args:
+      logits: `[..., classes]`.
+      labels: uint8 `[...]`, class indices and `IGNORE`.
+    """
+    counts = labels != IGNORE
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.where(counts, labels, 0).astype(jnp.int32)
+    )
+    return jnp.sum(jnp.where(counts, losses, 0.0))
 
 
 def confusion_matrix(labels: jax.Array, classes: jax.Array, num_classes: int) -> jax.Array:

@@ -50,6 +50,14 @@ def test_a_run_leaves_everything_it_promises(undisturbed):
     assert set(result["kept"]) == {"group3", "group4"}
     for kept in result["kept"].values():
         assert kept["kept"] == pytest.approx(kept["expected"], abs=0.02) and kept["kept"] < 1
+    doing = [
+        "opening the data",
+        "initialising",
+        "reading the first batch",
+        "compiling the training",
+    ]
+    said = [line for line in output.splitlines() if line.startswith(tuple(doing))]
+    assert all(map(str.startswith, said, doing)) and len(said) == 4
     splits = json.loads((workdir / "data.json").read_text())["splits"]
     assert splits["test[:50]"]["counts"] == {str(digit): 5 for digit in range(10)}
     assert re.search(r"\n +train\[:64\] +test\[:50\]\n +images +64 +50\n", output)
@@ -114,8 +122,13 @@ def test_sigterm_saves_and_the_run_goes_on(undisturbed, tmp_path):
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=143)
     step = int(re.search(r"step (\d+) is saved", output)[1])
-    assert step < 12 and (workdir / "checkpoints" / str(step) / "manifest.json").exists()
-    assert f"going on from step {step} of 12" in run(workdir)
+    manifest = workdir / "checkpoints" / str(step) / "manifest.json"
+    curves = workdir / "plots" / "curves.png"
+    assert step < 12 and manifest.stat().st_mtime_ns < curves.stat().st_mtime_ns
+    assert not (workdir / "result.json").exists()
+    again = run(workdir)
+    assert "reading the last checkpoint\n" in again and "initialising" not in again
+    assert f"going on from step {step} of 12" in again
     assert state(workdir, 12) == state(undisturbed[0], 12)
     assert untimed(workdir) == untimed(undisturbed[0])
 
@@ -133,6 +146,7 @@ def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
     with Checkpoints(workdir / "checkpoints", keep=None, best_metric="top1") as checkpoints:
         assert checkpoints.steps[-1] == last
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(arrays(workdir, last)))
+    assert (workdir / "plots" / "curves.png").exists() == (last > 0)
 
 
 @pytest.mark.parametrize(

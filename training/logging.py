@@ -17,6 +17,7 @@ from PIL import Image
 from training import records
 from training.events import Events
 from training.files import write, writing
+from training.timing import Pace
 
 
 class MetricsLog:
@@ -92,28 +93,33 @@ class MetricsLog:
 
 
 class Progress:
-    """A bar with ETA on a terminal; else a plain line for each logged record.
+    """A bar with ETA on a terminal, else plain lines: what is being done, and what comes of it.
 
     Args:
       total: steps of the run.
+      batch_size: global, for images a second.
+      unit: what is counted instead of steps.
+      stderr: where to, instead of the output.
     """
 
-    def __init__(self, total: int):
-        self._console = rich.console.Console(highlight=False)
-        self._total = total
+    def __init__(
+        self, total: int, *, batch_size: int = 1, unit: str = "step", stderr: bool = False
+    ):
+        self._console = rich.console.Console(highlight=False, stderr=stderr)
+        self._total, self._batch_size, self._unit = total, batch_size, unit
         self._enabled = jax.process_index() == 0
         self._live = self._enabled and self._console.is_terminal
         columns = (
+            rich.progress.SpinnerColumn("line", finished_text=""),
             rich.progress.BarColumn(bar_width=24),
             rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            rich.progress.TextColumn("ETA"),
-            rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+            rich.progress.TextColumn("{task.fields[eta]}"),
             rich.progress.TextColumn("{task.description}"),
         )
-        self._bar = rich.progress.Progress(
-            *columns, console=self._console, disable=not self._live, speed_estimate_period=60
-        )
-        self._task = self._bar.add_task("starting", total=total)
+        self._bar = rich.progress.Progress(*columns, console=self._console, disable=not self._live)
+        self._task = self._bar.add_task("starting", total=total, eta="")
+        self._said: dict = {}  # the last record that was shown
+        self.begin(0)
 
     def __enter__(self):
         self._bar.start()
@@ -126,51 +132,121 @@ class Progress:
         """Prints a line, above the bar where there is one."""
         if self._enabled:
             self._bar.console.print(text, markup=False, soft_wrap=True)
+            self._printed = time.monotonic()
 
     @contextlib.contextmanager
-    def compiling(self, what: str) -> Iterator[None]:
-        """Says that `what` is being compiled, and afterwards how long that took."""
-        began, text = time.monotonic(), f"compiling {what}"
+    def doing(self, what: str, done: str | None = None, *, again: bool = False) -> Iterator[None]:
+        """Says what is being done besides the steps.
+
+        Args:
+          what: it, as "compiling the training step".
+          done: said afterwards, with the time it took, as "compiled the training step".
+          again: see `Pace.stopped`; what is done again and again is no line of its own.
+        """
+        began = time.monotonic()
+        self._wait = _WAIT
         if self._live:
-            self._bar.update(self._task, description=text, refresh=True)
+            self._bar.update(self._task, description=what, refresh=True)
+        elif not again:
+            self.print(what)
+        with self._pace.stopped(again=again):
+            yield
+        if done is not None:
+            self.print(f"{done} in {time.monotonic() - began:.1f} s")
+        self._wait = _WAIT
+        self._show()
+
+    def compiling(self, what: str) -> contextlib.AbstractContextManager:
+        """Says that `what` is being compiled, and afterwards how long that took."""
+        return self.doing(f"compiling {what}", f"compiled {what}")
+
+    def evaluating(self, done: int, total: int):
+        """Says how many examples of an evaluation are done."""
+        text = f"evaluating {done}/{total}"
+        if self._live:
+            self._bar.update(self._task, description=text)
         else:
-            self.print(text)
-        yield
-        self._bar.update(self._task, description="")
-        self.print(f"compiled {what} in {time.monotonic() - began:.1f} s")
+            self._remind(text)
 
     def begin(self, step: int):
-        """Puts the bar, and the clock of its ETA, where the run begins or goes on."""
-        self._bar.reset(self._task, completed=step)
+        """Puts the bar, and the clock of rates and ETA, where the run begins or goes on."""
+        self._pace = Pace(step, self._total, self._batch_size)
+        self._done = self._first = step
+        self._wait, self._printed = _WAIT, time.monotonic()
+        self._bar.reset(self._task, completed=step, eta="")
 
     def step(self, step: int):
-        """Moves the bar."""
-        self._bar.update(self._task, completed=step)
+        """Moves the bar to the steps that are done."""
+        self._done = step
+        self._show()
+        if not self._live and not self._said and step > self._first:
+            self._remind("  ".join([f"{self._unit} {step}/{self._total}", *self._speed()]))
 
     def log(self, record: dict):
-        """Shows a record: beside the bar, or as a line."""
-        parts = [
-            form.format(record[name])
-            for name, form in (
-                ("train/loss", "loss {:.4f}"),
-                ("sched/keep_prob", "keep_prob {:.3f}"),
-                ("time/images_per_second", "{:.0f} images/s"),
-                ("time/step_ms", "{:.0f} ms/step"),
-                ("time/input_wait_ms", "input wait {:.0f} ms"),
-                ("time/host_ms", "host {:.0f} ms"),
-            )
-            if name in record
-        ]
-        parts += [  # but for those of single classes, "eval/AP/cat"
-            f"{name} {value:.2f}"
+        """Shows a record: beside the bar, or as a line; an evaluation as a line in any case."""
+        self._done, self._said = record["step"], record
+        evaluated = [  # but for those of single classes, "eval/AP/cat"
+            f"{name} {_number(name, value)}"
             for name, value in record.items()
             if name.startswith("eval/") and name.count("/") == 1
         ]
-        if self._live:
-            self._bar.update(self._task, description="  ".join(parts))
+        self._show()
+        if self._live and not evaluated:
             return
-        left = (self._total - record["step"]) * record.get("time/step_ms", 0.0)
-        if left:  # of the steps alone: how long an evaluation takes is not known
-            parts.append(f"ETA {datetime.timedelta(seconds=round(left / 1e3))}")
-        epoch = f"epoch {record['epoch']:.2f}"
-        self.print("  ".join([f"step {record['step']}/{self._total}", epoch, *parts]))
+        parts = [f"step {record['step']}/{self._total}", f"epoch {record['epoch']:.2f}"]
+        parts += [form(record[name]) for name, form in _SHOWN.items() if name in record]
+        self.print("  ".join([*parts, *evaluated, *self._speed()[1:]]))
+
+    def _show(self):
+        """What stands beside the bar: the last record, but the speed as it is now."""
+        if not self._live:
+            return
+        said = [_SHOWN[name](self._said[name]) for name in _BESIDE if name in self._said]
+        rate, *eta = self._speed() or [""]
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            eta="".join(eta),
+            description="  ".join([*said, rate]) if self._done < self._total else "",
+        )
+
+    def _speed(self) -> list[str]:
+        """Images a second and ETA, while there is something to say."""
+        rate = self._pace.images_per_second(self._done)
+        left = self._pace.seconds_left(self._done)
+        if rate is None or left is None:
+            return []
+        parts = [_rate(rate)]
+        if left:
+            parts.append(f"ETA {datetime.timedelta(seconds=round(left))}")
+        return parts
+
+    def _remind(self, text: str):
+        """Prints a line if there was none for some time, more and more rarely."""
+        if time.monotonic() >= self._printed + self._wait:
+            self.print(text)
+            self._wait *= 2
+
+
+def _rate(images_per_second: float) -> str:
+    """In whole numbers, but where little would be left of it."""
+    return f"{images_per_second:{'.0f' if images_per_second >= 10 else '.2g'}} images/s"
+
+
+def _number(name: str, value: float) -> str:
+    """Of a metric: a count, a loss, or a percentage."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.4f}" if name.endswith("loss") else f"{value:.2f}"
+
+
+_WAIT = 10.0  # seconds without a line, at first
+_SHOWN = {
+    "train/loss": "loss {:.4f}".format,
+    "sched/keep_prob": "keep_prob {:.3f}".format,
+    "time/images_per_second": _rate,
+    "time/step_ms": "{:.0f} ms/step".format,
+    "time/input_wait_ms": "input wait {:.0f} ms".format,
+    "time/host_ms": "host {:.0f} ms".format,
+}
+_BESIDE = ("train/loss", "sched/keep_prob")

@@ -140,7 +140,7 @@ def from_process_0(make: Callable[[], Any]) -> Any:
     return json.loads(client.blocking_key_value_get(key, 24 * 3600 * 1000))
 
 
-def read_config(path: pathlib.Path) -> Any:
+def read_config(path: pathlib.Path | epath.Path) -> Any:
     """The config of a run, which only process 0 need have.
 
     Raises:

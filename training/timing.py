@@ -1,4 +1,4 @@
-"""Where the time of training goes: waits for data, waits for the devices, and the host's own."""
+"""Where the time of training goes, how fast it is, and how long the rest takes."""
 
 import contextlib
 import time
@@ -91,3 +91,44 @@ class Timing:
             f"waited for the devices, {data:.1f} ms for data, and {host:.1f} ms were the host's own"
             f"{advice[limit]}"
         )
+
+
+class Pace:
+    """How fast steps are since a run began or went on, and how long the rest takes.
+
+    Args:
+      step: the one it begins at.
+      total: steps of the run.
+      batch_size: global, for images a second.
+    """
+
+    def __init__(self, step: int, total: int, batch_size: int):
+        self._first, self._total, self._batch_size = step, total, batch_size
+        self._steps_began = self._run_began = time.monotonic()
+
+    @contextlib.contextmanager
+    def stopped(self, *, again: bool = False) -> Iterator[None]:
+        """Around what is no step, as evaluating is, which the rest has too, or compiling.
+
+        Args:
+          again: whether there will be more of it; what is done once does not count at all.
+        """
+        began, steps_began = time.monotonic(), self._steps_began
+        yield
+        # Without what has been stopped within it.
+        seconds = time.monotonic() - began - (self._steps_began - steps_began)
+        self._steps_began += seconds
+        if not again:
+            self._run_began += seconds
+
+    def images_per_second(self, step: int) -> float | None:
+        """Of the steps that are done; None while there is none."""
+        seconds = time.monotonic() - self._steps_began
+        done = step - self._first
+        return done * self._batch_size / seconds if done > 0 and seconds > 0 else None
+
+    def seconds_left(self, step: int) -> float | None:
+        """If the rest goes as what is done; None while nothing is."""
+        done = step - self._first
+        seconds = time.monotonic() - self._run_began
+        return (self._total - step) * seconds / done if done > 0 else None

@@ -7,6 +7,7 @@ import random_runs
 import tiny
 import tiny_detection
 import tiny_segmentation
+from prediction import open_run
 
 _RUNS = {
     "classification": (tiny, "top1"),
@@ -26,10 +27,17 @@ def runs(tmp_path_factory):
     return folders
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_device():
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
     """Quicker to compile for than eight."""
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+
+
+@pytest.fixture(scope="session")
+def opened(runs):
+    """The runs, opened."""
     with pytest.MonkeyPatch.context() as patch:
         one = jax.devices()[:1]
         patch.setattr(jax, "devices", lambda: one)
-        yield
+        return {task: open_run(runs[task]) for task in runs}

@@ -1,5 +1,7 @@
 """Files that the command line names."""
 
+import pathlib
+
 import pytest
 
 from inputs.images import DataError
@@ -44,5 +46,6 @@ def test_pictures_of_before_are_no_images(tmp_path, monkeypatch):
 def test_an_image_is_never_replaced_by_its_picture(tmp_path, monkeypatch, names):
     make(tmp_path, "here/x.png")
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(DataError, match="here holds images that are given"):
-        pictures_of(names, tmp_path / "here")
+    for out in (tmp_path / "here", pathlib.Path("../here"), pathlib.Path()):
+        with pytest.raises(DataError, match=f"^{out} holds images that are given"):
+            pictures_of(names, out)

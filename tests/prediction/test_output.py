@@ -2,19 +2,27 @@
 
 import csv
 import json
+import re
+import sys
 
 import faster_coco_eval
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import predict
+from configs import cifar10_amoebanet
 from photos import photo
 from prediction import open_run
+from prediction.cam import make_maps
 from prediction.images import pictures_of
+from processes import finish, start_command
+from tasks import make_task
 from tasks.segmentation import resize_to_original
 from training.config import ConfigError
 from training.files import WriteError
+from training.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +59,9 @@ def predicted(run, photos, out, **options):
 PICTURES = {"0.png", "1.png", "2.png"}
 
 
-def test_boxes_are_a_file_of_cocos(runs, photos, tmp_path, capsys):
+def test_boxes_are_a_file_of_cocos(opened, photos, tmp_path, capsys):
     out = tmp_path / "out"
-    result = predicted(open_run(runs["detection"]), photos, out)
+    result = predicted(opened["detection"], photos, out)
     assert left(out) == {"predictions.json", *PICTURES}
     assert "x, y, width, height" in result["info"]["description"]
     coco = faster_coco_eval.COCO(str(out / "predictions.json"))
@@ -72,19 +80,19 @@ def test_boxes_are_a_file_of_cocos(runs, photos, tmp_path, capsys):
     assert said.err == f"error: 1 image could not be read, named in {out}/predictions.json\n"
 
 
-def test_masks_are_class_indices_at_the_images_own_size(runs, photos, tmp_path):
-    out, run = tmp_path / "out", open_run(runs["segmentation"])
+def test_masks_are_class_indices_at_the_images_own_size(opened, photos, tmp_path):
+    out, run = tmp_path / "out", opened["segmentation"]
     result = predicted(run, photos, out)
     masks = {f"masks/{name}" for name in PICTURES}
     assert left(out) == {"predictions.json", *PICTURES, *masks}
     names = {category["name"]: category["id"] for category in result["categories"]}
     assert names["background"] == 0 and len(names) == 11
-    images = [np.asarray(Image.open(image["file_name"]))[..., None] for image in result["images"]]
-    for entry, image, found in zip(result["images"], images, run.each(images), strict=True):
+    predictions = list(run.each([*sorted(photos.glob("*.png")), photos / "text.jpg"]))
+    for entry, found in zip(result["images"], predictions, strict=False):
         with Image.open(out / entry["mask"]) as file:
             assert file.mode == "P" and len(file.getpalette()) == 3 * 256
             mask = np.asarray(file)
-        assert mask.shape == image.shape[:2]
+        assert mask.shape == (entry["height"], entry["width"])
         logits = resize_to_original(found["logits"], run.task.stride, found["scale"], mask.shape)
         top = np.sort(logits, -1)
         clear = top[..., -1] > top[..., -2] + 1e-3
@@ -95,8 +103,8 @@ def test_masks_are_class_indices_at_the_images_own_size(runs, photos, tmp_path):
 
 
 @pytest.mark.parametrize("all_classes", [False, True])
-def test_classes_are_a_table(runs, photos, tmp_path, all_classes):
-    out, run = tmp_path / "out", open_run(runs["classification"])
+def test_classes_are_a_table(opened, photos, tmp_path, all_classes):
+    out, run = tmp_path / "out", opened["classification"]
     result = predicted(run, photos, out, draw=False, all_classes=all_classes)
     assert left(out) == {"predictions.json", "predictions.csv"}
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
@@ -115,8 +123,8 @@ def test_classes_are_a_table(runs, photos, tmp_path, all_classes):
             assert "probabilities" not in image and len(row) == 11
 
 
-def test_a_run_that_ends_too_soon_leaves_what_was_there(runs, photos, tmp_path, monkeypatch):
-    out, run = tmp_path / "out", open_run(runs["classification"])
+def test_a_run_that_ends_too_soon_leaves_what_was_there(opened, photos, tmp_path, monkeypatch):
+    out, run = tmp_path / "out", opened["classification"]
     out.mkdir()
     for name in ("predictions.json", "predictions.csv"):
         (out / name).write_text("of before")
@@ -139,18 +147,18 @@ class Stopped:
         return self._call(*arguments)
 
 
-def test_nothing_but_unreadable_files(runs, tmp_path, capsys):
+def test_nothing_but_unreadable_files(opened, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("no image")
-    out, run = tmp_path / "out", open_run(runs["classification"])
+    out, run = tmp_path / "out", opened["classification"]
     files = pictures_of([str(tmp_path / "text.jpg")], out)
     assert predict.predict(run, files, out) == {"images": 0, "skipped": 1}
     assert json.loads((out / "predictions.json").read_text())["images"] == []
     assert "0 images predicted" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_made_is_named(runs, photos, tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(opened, photos, tmp_path):
     (tmp_path / "file").write_text("")
-    out, run = tmp_path / "file" / "out", open_run(runs["classification"])
+    out, run = tmp_path / "file" / "out", opened["classification"]
     with pytest.raises(WriteError, match=f"^{out} cannot be written"):
         predict.predict(run, pictures_of([str(photos)], out), out)
 
@@ -164,13 +172,49 @@ def test_maps_speak_for_the_likeliest_class(runs, photos, tmp_path):
     assert left(out) >= {f"cam/{name}" for name in PICTURES}
     assert [image["cam"] for image in result["images"]] == ["cam/0.png", "cam/1.png", "cam/2.png"]
     bias = run.variables["params"]["head"]["bias"]
-    for found in run.each([photos / "0.png", photos / "1.png"]):
+    for found in list(run.each([photos / "0.png", photos / "1.png", *[photos / "2.png"] * 2])):
         best = found["logits"].argmax()
         # The mean of the map is the logit less its bias.
         want = float(found["logits"][best] - bias[best])
         assert found["cam"].mean() == pytest.approx(want, rel=1e-3, abs=1e-4)
 
 
+def test_an_amoebanets_map_is_of_its_last_cell():
+    config = cifar10_amoebanet.get_config("baseline")
+    config.model.update(cells_per_stack=1, filters=4, head_keep_prob=1.0)
+    config.update(aux_weight=0.0)
+    config.data.update(image_size=8, num_train_examples=8, num_eval_examples=8)
+    plan = make_plan(config, make_task, jax.devices(), need_data=False)
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: np.abs(random.normal(size=x.shape)).astype(x.dtype),
+        {name: plan.abstract_state[name] for name in ("params", "batch_stats")},
+    )
+    batch = {"image": random.integers(0, 256, (3, 8, 8, 3), np.uint8)}
+    labels, maps_of = np.array([2, 0, 7]), make_maps(plan)
+
+    @jax.jit
+    def both(variables):
+        image = plan.task.inputs(batch)
+        out, _ = plan.network.apply(*variables.values(), image, train=False)
+        return out["logits"], maps_of(variables, batch, labels)
+
+    logits, maps = both(variables)
+    bias = variables["params"]["head"]["bias"][labels]
+    want = np.take_along_axis(logits, labels[:, None], 1)[:, 0] - bias
+    np.testing.assert_allclose(maps.mean((1, 2)), want, rtol=1e-4)
+
+
 def test_a_networks_map_has_to_be_known(runs):
     with pytest.raises(ConfigError, match="class activation maps are for classifiers"):
         open_run(runs["segmentation"], cam=True)
+
+
+# --- The command.
+
+
+def test_help_tells_the_defaults_and_is_no_failure():
+    output = finish(start_command([sys.executable, "predict.py", "--help"]))
+    assert "Exit codes: 0 done, 2 bad input" in output
+    assert re.search(r"--\[no\]multihost: [^(]*\([^)]*\)\.\s*\(default: 'false'\)", output)
+    assert re.search(r"--checkpoint: [^(]*\(default: 'latest'\)", output)

@@ -82,6 +82,20 @@ def test_classes_have_the_configs_names_where_the_data_is_missing():
         Classification(config)
 
 
+def test_data_that_is_there_is_not_called_missing(tmp_path):
+    config = mnist_resnet.get_config()
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    config.data.update(name="image_folder", dir=str(tmp_path), num_classes=2)
+    said = make_task(config, need_data=False).data_found
+    assert said.startswith("the data cannot be used as it is, its counts are the config's: ")
+    assert "cat holds no images" in said
+    with config.ignore_type():
+        config.data.num_classes = None
+    with pytest.raises(ValueError, match=r"cat holds no images.*") as error:
+        make_task(config, need_data=False)
+    assert "Without the data" not in str(error.value)
+
+
 def test_each_channel_has_its_mean_and_deviation():
     config = cifar10_amoebanet.get_config()
     config.data.mean, config.data.std = (0.0, 0.5, 1.0), (0.5, 0.25, 2.0)

@@ -72,7 +72,8 @@ def test_metrics_are_those_of_a_literal_computation(drawn):
     np.testing.assert_allclose([found[k] for k in ious], list(ious.values()))
     task = object.__new__(Segmentation)
     task.class_names = [f"c{k}" for k in range(num_classes)]
-    scored = task.score({"confusion": confusion}, {})
+    scored = task.score({"confusion": confusion, "loss": 3.0 * confusion.sum()}, {})
+    assert scored.pop("loss") == pytest.approx(3.0)
     assert scored.pop("mIoU") == pytest.approx(100 * miou)
     assert scored.pop("pixel_accuracy") == pytest.approx(100 * accuracy)
     assert scored == pytest.approx({f"IoU/c{k}": 100 * iou for k, iou in ious.items()})
@@ -179,10 +180,10 @@ def test_a_single_pixel_counts_whole(task):
 
 
 def test_no_pixel_has_no_metrics(task):
-    scored = task.score({"confusion": np.zeros((11, 11), np.int32)}, {})
-    assert scored.keys() == {"mIoU", "pixel_accuracy"} and np.isnan([*scored.values()]).all()
-    summary = task.summarize({"loss": 0.0, "confusion": np.zeros((11, 11), np.int32)})
-    assert summary.pop("loss") == 0 and np.isnan([*summary.values()]).all()
+    sums = {"loss": 0.0, "confusion": np.zeros((11, 11), np.int32)}
+    for summary in (task.summarize(sums), task.score(sums, {})):
+        assert summary.pop("loss") == 0
+        assert summary.keys() == {"mIoU", "pixel_accuracy"} and np.isnan([*summary.values()]).all()
 
 
 def test_what_is_predicted_is_counted_for_each_example(task):
@@ -196,36 +197,32 @@ def test_what_is_predicted_is_counted_for_each_example(task):
     np.testing.assert_array_equal(found["classes"], logits.argmax(-1))
     assert [np.trace(counts) for counts in found["confusion"]] == [32 * 33, 0]
     assert found["confusion"].sum() == 2 * 32 * 33 and found["confusion"].shape == (2, 11, 11)
+    right, wrong = (np.log(np.e + 10) - hit for hit in (1, 0))
+    np.testing.assert_allclose(found["loss"], 32 * 33 * np.array([right, wrong]), rtol=1e-5)
 
 
-def test_a_picture_leaves_out_padding_and_what_is_masked(task):
+def test_a_picture_leaves_out_padding(task):
     random = np.random.default_rng(0)
     batch = {
         "image": random.integers(0, 255, (3, 33, 33, 1), np.uint8),
         "label": random.integers(0, 11, (3, 16, 20), np.uint8),
         "scale": np.float32([[2, 2], [2, 2], [1.5, 2.5]]),
         "original_size": np.int32([[4, 9], [16, 16], [8, 10]]),
-        "mask": np.array([True, False, True]),
     }
     classes = random.integers(0, 11, (3, 16, 20), np.uint8)
     figure = task.draw({"classes": classes}, batch)
-    axes = figure.axes
-    assert len(axes) == 6
-    assert [axis.get_title() for axis in axes[:3]] == ["image", "truth", "prediction"]
+    axes = np.reshape(figure.axes, (3, 3))
+    assert [row[0].texts[0].get_text() for row in axes] == ["image", "truth", "prediction"]
     assert "3" in {text.get_text() for text in figure.legends[0].get_texts()}
-    for axis, row, (height, width) in ((0, 0, (8, 18)), (3, 2, (12, 25))):
-        shown = axes[axis].images[0].get_array()
+    colors = pictures.class_colors(task.class_names)
+    for row, (height, width) in ((0, (8, 18)), (2, (12, 25))):
+        shown = axes[0, row].images[0].get_array()
         np.testing.assert_array_equal(shown, batch["image"][row, :height, :width, 0])
         rows, columns = batch["original_size"][row]
         for place, mask in enumerate((batch["label"], classes), start=1):
             np.testing.assert_array_equal(
-                axes[axis + place].images[0].get_array(),
-                pictures._colors(mask[row, :rows, :columns]),
+                axes[place, row].images[0].get_array(), colors[mask[row, :rows, :columns]]
             )
-    nothing = task.draw({"classes": classes}, batch | {"mask": np.zeros(3, bool)})
-    assert len(nothing.axes) == 3
-    many = {name: np.repeat(values, 3, axis=0) for name, values in batch.items()}
-    assert len(task.draw({"classes": np.repeat(classes, 3, axis=0)}, many).axes) == 4 * 3
 
 
 def test_an_image_shifted_by_the_stride_is_a_cell_further():
@@ -244,8 +241,9 @@ def test_an_image_shifted_by_the_stride_is_a_cell_further():
 
 @pytest.fixture(scope="module")
 def evaluations():
-    """The plan, and what an evaluation of a new network finds on 1 and on 8 devices."""
+    """The plan, a new network, and what an evaluation of it finds on 1 and on 8 devices."""
     found = []
+    variables: dict = {}
     for devices in (1, 8):
         plan = make_plan(tiny(), make_task, jax.devices()[:devices])
         state = plan.create()
@@ -255,39 +253,60 @@ def evaluations():
         variables = {name: state[name] for name in ("params", "batch_stats")}
         variables = jax.device_put(variables, sharding.replicated(plan.mesh))
         found.append(make_evaluate(plan)(variables))
-    return plan, found
+    return plan, variables, found
 
 
 def test_eight_devices_find_what_one_does_to_the_last_count(evaluations):
-    _, (one, eight) = evaluations
-    assert one.metrics == eight.metrics and one.metrics["examples"] == 11
+    _, _, (one, eight) = evaluations
+    losses = [found.metrics["loss"] for found in (one, eight)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert one.metrics | {"loss": losses[1]} == eight.metrics and one.metrics["examples"] == 11
     assert sum(name.startswith("IoU/") for name in one.metrics) > 3
     assert 0 < one.metrics["mIoU"] < 100
 
 
+def test_the_loss_of_an_evaluation_is_the_mean_over_all_pixels_that_count(evaluations):
+    """Of two batches, the second padded, on 8 devices; pixel by pixel, of one image at a time."""
+    plan, variables, (_, eight) = evaluations
+    total = pixels = 0
+    for batch in plan.task.eval_batches(batch_size=1, rows=slice(None)):
+        out, _ = plan.network.apply(*variables.values(), plan.task.inputs(batch), train=False)
+        (logits,), (label,), (scale,) = out["logits"], batch["label"], batch["scale"]
+        logits = resize_to_original(logits, plan.task.stride, jnp.asarray(scale), label.shape)
+        logits, counts = np.asarray(logits, np.float64), label != IGNORE
+        own = np.take_along_axis(logits[counts], label[counts][:, None], -1)[:, 0]
+        total += (np.log(np.exp(logits[counts]).sum(-1)) - own).sum()
+        pixels += counts.sum()
+    assert 8000 < pixels < 11 * 40 * 40 + 1
+    assert eight.metrics["loss"] == pytest.approx(total / pixels, rel=1e-5)
+
+
 def test_a_picture_has_image_truth_and_prediction(evaluations):
-    plan, (one, _) = evaluations
-    axes = one.picture.axes
-    assert [axis.get_title() for axis in axes[:3]] == ["image", "truth", "prediction"]
-    assert len(axes) == 12 and all(len(axis.images) == 1 for axis in axes)
-    truth = axes[1].images[0].get_array()
-    np.testing.assert_array_equal(truth, pictures._colors(plan.task.eval[0]["mask"]))
+    plan, _, (one, _) = evaluations
+    axes = np.reshape(one.picture.axes, (3, 4))
+    assert all(len(axis.images) == 1 for axis in axes.flat)
+    # One of each fourth of the 11.
+    colors = pictures.class_colors(plan.task.class_names)
+    masks = [colors[plan.task.eval[index]["mask"]] for index in range(11)]
+    places = [
+        [index for index in range(11) if np.array_equal(masks[index], axis.images[0].get_array())]
+        for axis in axes[1]
+    ]
+    parts = [range(2), range(2, 5), range(5, 8), range(8, 11)]
+    assert all(index in part for (index,), part in zip(places, parts, strict=True))
     named = {text.get_text() for text in one.picture.legends[0].get_texts()}
-    assert {plan.task.class_names[i] for i in np.unique(plan.task.eval[0]["mask"])} <= named
-
-
-def test_colours_are_vocs():
-    colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 15: (192, 128, 128)}
-    for value, color in (colors | {20: (0, 64, 128), 255: (224, 224, 192)}).items():
-        assert tuple(pictures._colors(value)) == color
+    seen = {value for (i,) in places for value in np.unique(plan.task.eval[i]["mask"]).tolist()}
+    assert {plan.task.class_names[value] for value in seen} <= named
 
 
 def test_sums_of_all_batches_are_exact(task):
     """Masked examples may hold anything, and counts beyond float32's integers are kept."""
     confusion = np.zeros((3, 11, 11), np.int32)
     confusion[:, 0, 0] = (2**24 + 1, 2, 7)
-    sums = task.eval_sums({"confusion": confusion}, {"mask": np.array([True, True, False])})
+    predictions = {"confusion": confusion, "loss": np.array([1.5, 2.0, np.nan])}
+    sums = task.eval_sums(predictions, {"mask": np.array([True, True, False])})
     assert int(sums["confusion"][0, 0]) == 2**24 + 3 and int(sums["count"]) == 2
+    assert float(sums["loss"]) == 3.5
 
 
 def test_an_image_of_ones_own_is_classified_at_its_size(task):

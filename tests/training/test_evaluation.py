@@ -9,7 +9,7 @@ import pytest
 
 import tiny
 from tasks import make_task
-from training.evaluation import make_evaluate
+from training.evaluation import _spread, make_evaluate
 from training.plan import Plan, make_plan
 from training.state import variables
 from training.step import SiteSums
@@ -40,6 +40,7 @@ class Doubling:
     """A plan and its task, of five numbers in batches of two; one of them cannot be read."""
 
     num_eval, batch_size, rows, key = 5, 2, slice(0, 2), jax.random.key(0)
+    num_drawn = 4
     drop = types.SimpleNamespace(place_of=lambda name: None)
     masks = ((True, True), (True, False), (True, False))
 
@@ -86,13 +87,40 @@ def test_what_a_task_is_told_of_the_whole_set():
         "skipped": 1,
     }
     assert found.picture == "picture" and found.files == {"seen.txt": "[0 2 4 8]"}
-    assert plan.drawn == [([0, 2], [0, 1])] and plan.dropped == [(False, 1.0)] * 3
+    # One of each of 4 parts, of which that of 3 could not be read.
+    ((doubled, x),) = plan.drawn
+    assert x in ([0, 1, 2, 4], [0, 1, 2], [0, 1, 4]) and doubled == [2 * value for value in x]
+    assert plan.dropped == [(False, 1.0)] * 3
 
 
 def test_one_batch_may_be_all():
     plan = Doubling(collects=True)
     plan.num_eval, plan.masks = 1, ((False, True),)
-    assert make_evaluate(plan)(3).metrics["seen"] == [3]
+    found = make_evaluate(plan)(3)
+    assert found.metrics["seen"] == [3]
+    assert found.picture is None and plan.drawn == []  # the only example could not be read
+
+
+@pytest.mark.parametrize(("rows", "hosts"), [(slice(0, 16), 1), (slice(0, 4), 4), (slice(4, 8), 4)])
+@pytest.mark.parametrize("size", [1000, 103, 5, 1])
+def test_what_is_drawn_is_from_all_over_the_split(rows, hosts, size):
+    plan = types.SimpleNamespace(batch_size=16, rows=rows)
+    spread = _spread(8, size, plan)
+    assert spread == _spread(8, size, plan)  # in every evaluation
+    chosen = [16 * batch + rows.start + row for batch, taken in spread.items() for row in taken]
+    assert chosen == sorted(set(chosen)) and all(index < size for index in chosen)
+    assert all(0 <= row < 16 / hosts for taken in spread.values() for row in taken)
+    read = [index for index in range(size) if rows.start <= index % 16 < rows.stop]
+    assert len(chosen) == min(8, len(read))
+    if size == 1000:  # one in each eighth, and not at equal steps
+        assert [index // 125 for index in chosen] == pytest.approx([*range(8)], abs=0.5)
+        assert len(set(np.diff(chosen))) > 2
+
+
+def test_it_is_told_how_many_are_done():
+    told = []
+    make_evaluate(Doubling(collects=False), tell=lambda *of: told.append(of))(2)
+    assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_what_is_not_asked_for_is_not_done():

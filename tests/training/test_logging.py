@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import time
 
 import jax
 import pytest
@@ -162,14 +163,18 @@ def test_process_0_alone_writes_and_prints(tmp_path, monkeypatch, capsys):
 
 def test_a_plain_line_says_what_its_record_holds(capsys):
     with Progress(100) as progress:
+        progress.begin(9)  # no speed of its own yet
         progress.log(
             {"step": 7, "epoch": 0.126, "eval/AP": 12.345, "eval/AP/cat": 1.0, "kept/a": 1}
         )
-        progress.log({"step": 8, "epoch": 1.0, "time/images_per_second": 12.6, "train/top1": 5.0})
+        evaluated = {"eval/loss": 0.12346, "eval/examples": 50}
+        progress.log({"step": 8, "epoch": 1.0, "time/images_per_second": 12.6} | evaluated)
+        progress.log({"step": 9, "epoch": 1.0, "time/images_per_second": 0.126, "train/top1": 5.0})
         progress.print(f"[bold]no markup[/bold] {'and one line ' * 20}")
     assert capsys.readouterr().out.splitlines() == [
         "step 7/100  epoch 0.13  eval/AP 12.35",
-        "step 8/100  epoch 1.00  13 images/s",
+        "step 8/100  epoch 1.00  13 images/s  eval/loss 0.1235  eval/examples 50",
+        "step 9/100  epoch 1.00  0.13 images/s",
         f"[bold]no markup[/bold] {'and one line ' * 20}",
     ]
 
@@ -178,20 +183,35 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with Progress(100) as progress:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(100, batch_size=8) as progress:
+        progress._bar.refresh()
         progress.begin(40)
         assert progress._live
+        now[0] = 5.0
         progress.step(50)
+        progress._bar.refresh()
         progress.log({"step": 50, "epoch": 1.0, "train/loss": 0.25})
+        progress._bar.refresh()
+        with progress.doing("evaluating", again=True):
+            progress.evaluating(3, 9)
+            progress._bar.refresh()
+        progress.log({"step": 60, "epoch": 1.5, "eval/top1": 0.75})
         progress.print("a word 12")
-    out = capsys.readouterr().out
-    assert "50/100" in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", out)
+    out = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    assert "0/100" in out.split("40/100")[0].split("50/100")[0]  # there from the beginning
+    assert re.search("50/100 ETA 0:00:25 16 images/s", out)
     assert "loss 0.2500" in out and "a word 12" in out and "step 50" not in out
+    assert "50/100 ETA 0:00:25 evaluating 3/9" in out
+    assert "step 60/100  epoch 1.50  eval/top1 0.75" in out  # stays above the bar
 
 
-def test_plain_lines_without_a_terminal(capsys):
+def test_plain_lines_without_a_terminal(monkeypatch, capsys):
     with Progress(100) as progress:
         progress.begin(1)
+        now = time.monotonic() + 2.5
+        monkeypatch.setattr(time, "monotonic", lambda: now)
         progress.step(2)
         record = {"step": 2, "epoch": 0.02, "train/loss": 0.5, "sched/keep_prob": 0.9}
         times = {"time/step_ms": 2500.0, "time/input_wait_ms": 3.4, "time/host_ms": 7.6}

@@ -10,8 +10,9 @@ import tiny
 import train
 from processes import records
 from tasks import make_task
+from training.logging import Progress
 from training.plan import make_plan
-from training.timing import Timing
+from training.timing import Pace, Timing
 
 
 @pytest.fixture
@@ -72,6 +73,60 @@ def test_the_largest_is_the_limit(clock, data, devices, host, verdict):
         rf"devices, {1e3 * data:.1f} ms for data, and {1e3 * host:.1f} ms were the host's own"
     )
     assert re.match(verdict, text) and figures in text and "\n" not in text
+
+
+def test_compiling_is_in_no_rate_and_evaluating_in_the_rest_alone(clock):
+    """8 images a step of 2 s; after 5 an evaluation of 10 s, whose compile of 60 s is once."""
+    clock(50.0)
+    pace = Pace(20, 120, batch_size=8)
+    with pace.stopped():
+        clock(40.0)
+    assert pace.images_per_second(20) is None is pace.seconds_left(20)
+    for step in range(21, 26):
+        clock(2.0)
+        assert pace.images_per_second(step) == pytest.approx(4.0)
+        assert pace.seconds_left(step) == pytest.approx(2.0 * (120 - step))
+    with pace.stopped(again=True):
+        clock(3.0)
+        with pace.stopped():
+            clock(60.0)
+        clock(7.0)
+    assert pace.images_per_second(25) == pytest.approx(4.0)
+    assert pace.seconds_left(25) == pytest.approx(95 * 4.0)
+    clock(20.0)
+    assert pace.images_per_second(35) == pytest.approx(4.0)
+    assert pace.seconds_left(120) == 0
+
+
+def test_a_run_without_a_terminal_says_early_and_then_rarely_how_far_it_is(clock, capsys):
+    with Progress(1000, batch_size=16) as progress:
+        progress.begin(100)
+        with progress.compiling("the training step"):
+            clock(60.0)
+        for step in range(101, 201):
+            clock(4.0)
+            progress.step(step)
+        progress.log({"step": 200, "epoch": 2.0, "time/images_per_second": 4.0})
+        with progress.doing("evaluating", again=True):
+            for done in range(10, 201, 10):
+                clock(1.0)
+                progress.evaluating(done, 200)
+        for step in range(201, 251):  # a record has been shown: the next will be
+            clock(4.0)
+            progress.step(step)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["compiling the training step", "compiled the training step in 60.0 s"]
+    assert lines[2] == "step 103/1000  4 images/s  ETA 0:59:48"
+    assert [line.split()[1] for line in lines[3:-2]] == [
+        "108/1000",
+        "118/1000",
+        "138/1000",
+        "178/1000",
+    ]
+    assert lines[-2:] == [
+        "step 200/1000  epoch 2.00  4 images/s  ETA 0:53:20",
+        "evaluating 100/200",
+    ]
 
 
 @pytest.fixture(scope="module")
