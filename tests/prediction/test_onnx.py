@@ -71,7 +71,7 @@ def test_nms_keeps_what_decode_keeps(case):
 
     np.testing.assert_array_equal(found[2], expected.labels)
     np.testing.assert_allclose(found[0], 2 * expected.boxes, rtol=1e-6)
-    np.testing.assert_allclose(found[1], expected.scores, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(found[1], expected.scores, atol=1e-6)
     assert (np.asarray(expected.labels) >= 0).sum() > 10
 
 
