@@ -16,7 +16,18 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 def quick_on(platform: str | None) -> Callable:
     """The form of `jax.lax.conv_general_dilated` for a platform; for `nnx.Conv`'s argument."""
+    if platform == "any":
+        return _conv_on_any
     return conv_on_cpu if platform == "cpu" else lax.conv_general_dilated
+
+
+def _conv_on_any(lhs, rhs, *arguments, **options):
+    return lax.platform_dependent(
+        lhs,
+        rhs,
+        cpu=lambda *arrays: conv_on_cpu(*arrays, *arguments, **options),
+        default=lambda *arrays: lax.conv_general_dilated(*arrays, *arguments, **options),
+    )
 
 
 def conv_on_cpu(

@@ -37,8 +37,9 @@ class Layers:
       norm: BatchNorm's constants.
       dtype: of the computation; parameters and BN statistics are float32.
       platform: where the network will run, "cpu", "gpu" or "tpu": some layers have a form that is
-        quick there. None takes XLA's own. It is what the devices say, not what this process runs
-        on: a program can be made for machines that are elsewhere.
+        quick there. None takes XLA's own; "any" all of them, of which a program takes that of the
+        machine it is lowered for or runs on. It is what the devices say, not what this process
+        runs on: a program can be made for machines that are elsewhere.
       rngs: the stream `params`.
     """
 

@@ -28,6 +28,8 @@ def max_pool(
     Of equal values, as where some have been dropped, the first in reading order gets the gradient.
     `padding` is "SAME", or (before, after) of each axis; it is never the largest.
     """
+    if platform == "any":
+        return _on_any(x, lambda x, platform: max_pool(x, window, strides, platform, padding))
     if platform == "cpu":
         return _by_axes(x, window, strides, _first_of_largest, -jnp.inf, padding)
     return nnx.max_pool(x, window, strides, padding)
@@ -37,11 +39,17 @@ def avg_pool(
     x: jax.Array, window: tuple[int, int], strides: tuple[int, int], platform: str | None
 ) -> jax.Array:
     """The mean of what is under the window; padding does not count."""
+    if platform == "any":
+        return _on_any(x, lambda x, platform: avg_pool(x, window, strides, platform))
     if platform == "cpu":
         count = functools.partial(_by_axes, window=window, strides=strides, combine=operator.add)
         return count(x, fill=0) / count(np.ones((1, *x.shape[1:3], 1), x.dtype), fill=0)
     pooled = nnx.avg_pool(x, window, strides, "SAME", count_include_pad=False)
     return pooled.astype(x.dtype)  # it makes float32 of bfloat16
+
+
+def _on_any(x, pool: Callable):
+    return lax.platform_dependent(x, cpu=lambda x: pool(x, "cpu"), default=lambda x: pool(x, None))
 
 
 def _first_of_largest(first, second):

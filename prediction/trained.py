@@ -51,7 +51,7 @@ class TrainedRun(Predictor):
           ConfigError: see `open_run`.
         """
         if min_score is not None:
-            _set_min_score(config, min_score)
+            set_min_score(config, min_score)
         self._keep_prob, sampling = 1.0, None  # without effect: nothing is dropped
         if mc_samples is not None:
             if seed is not None:
@@ -106,7 +106,7 @@ def _with_maps(step, plan: Plan):
     return with_maps
 
 
-def _set_min_score(config, min_score: float):
+def set_min_score(config, min_score: float):
     """Has boxes of a lower score neither told nor drawn."""
     if "detection" not in config:
         raise ConfigError(

@@ -146,7 +146,7 @@ def _named(config, field: str, rows: dict[str, Architecture]) -> Architecture:
     return found
 
 
-def pyramid_options(config, drop: Drop, platform: str) -> dict[str, Any]:
+def pyramid_options(config, drop: Drop, platform: str | None) -> dict[str, Any]:
     """The arguments that all networks with a feature pyramid share."""
     model = config.model
     return {

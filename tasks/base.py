@@ -230,7 +230,7 @@ class Task(abc.ABC):
     # --- Model, loss and metrics. What is traced: `loss`, `predict` and `eval_sums`.
 
     @abc.abstractmethod
-    def make_model(self, platform: str, rngs: nnx.Rngs) -> nnx.Module:
+    def make_model(self, platform: str | None, rngs: nnx.Rngs) -> nnx.Module:
         """The network, with the forms of its layers that are quick on a platform."""
 
     @abc.abstractmethod

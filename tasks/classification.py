@@ -105,7 +105,7 @@ class Classification(Task):
 
     # --- Model and loss.
 
-    def make_model(self, platform: str, rngs: nnx.Rngs) -> nnx.Module:
+    def make_model(self, platform: str | None, rngs: nnx.Rngs) -> nnx.Module:
         """The network that `config.model.name` names."""
         return self._make_network(
             len(self.class_names),

@@ -139,7 +139,7 @@ class Detection(Task):
 
     # --- Model and loss.
 
-    def make_model(self, platform: str, rngs: nnx.Rngs) -> RetinaNet:
+    def make_model(self, platform: str | None, rngs: nnx.Rngs) -> RetinaNet:
         """The detector that `config.model` describes."""
         model = self.config.model
         return RetinaNet(
@@ -177,15 +177,34 @@ class Detection(Task):
         """What is evaluated and drawn.
 
         Returns:
+          What `detect` returns; `index`, of the example; and `class_loss`, `box_loss`, `positives`
+          `[batch]`, each image's part of the loss.
+        """
+
+        def of_image(*image):
+            return self._loss(*jax.tree.map(lambda x: x[None], image))[1]
+
+        parts = jax.vmap(of_image)(out["class_logits"], out["box_codes"], self._targets(batch))
+        found = self.detect(out, batch["original_size"], batch["scale"], by_device)
+        return found | {"index": batch["index"]} | _sums(parts)
+
+    def detect(self, out: dict, original_size, scale, by_device=lambda function: function) -> dict:
+        """Decodes the network's outputs, with NMS.
+
+        Args:
+          out: of the network.
+          original_size, scale: of a batch.
+          by_device: see `Task.predict`.
+
+        Returns:
           `boxes` float32 `[batch, detections, 4]` in pixels of the original image, `scores` and
-          `labels` `[batch, detections]`, by falling score, -1 where there is none; `index`, of the
-          example; and `class_loss`, `box_loss`, `positives` `[batch]`, each image's part of the
-          loss. Of samples besides, of each detection: `score_std`, `box_std` in pixels, `entropy`,
+          `labels` `[batch, detections]`, by falling score, -1 where there is none. Of samples
+          besides, of each detection: `score_std`, `box_std` in pixels, `entropy`,
           `expected_entropy` and `mutual_information` of its class against all else.
         """
         fields = self.config.detection
 
-        def detect(class_logits, box_codes, size, spread, box_std) -> tuple[Detections, dict]:
+        def of_batch(class_logits, box_codes, size, spread, box_std) -> tuple[Detections, dict]:
             found = decode(
                 class_logits,
                 box_codes,
@@ -199,26 +218,16 @@ class Detection(Task):
             at_detections = jax.vmap(detection_samples.at_detections)
             return found, at_detections(spread, box_std, found.anchors, found.labels)
 
-        original = batch["original_size"].astype(jnp.float32)
-        scale = jnp.where(batch["scale"] > 0, batch["scale"], 1.0)  # 0 in rows of padding
+        original = original_size.astype(jnp.float32)
+        scale = jnp.where(scale > 0, scale, 1.0)  # 0 in rows of padding
         outputs = (out["class_logits"], out["box_codes"], original * scale)
-        found, spread = by_device(detect)(*outputs, out.get("spread"), out.get("box_std"))
+        found, spread = by_device(of_batch)(*outputs, out.get("spread"), out.get("box_std"))
         if spread:
             spread["box_std"] /= jnp.tile(scale, 2)[:, None, :]
         # The detector saw the image scaled; boxes are brought back.
         boxes = found.boxes / jnp.tile(scale, 2)[:, None, :]
-
-        def of_image(*image):
-            return self._loss(*jax.tree.map(lambda x: x[None], image))[1]
-
-        parts = jax.vmap(of_image)(out["class_logits"], out["box_codes"], self._targets(batch))
-        return {
-            "boxes": jnp.minimum(boxes, jnp.tile(original, 2)[:, None, :]),
-            "scores": found.scores,
-            "labels": found.labels,
-            "index": batch["index"],
-            **spread,
-        } | _sums(parts)
+        boxes = jnp.minimum(boxes, jnp.tile(original, 2)[:, None, :])
+        return {"boxes": boxes, "scores": found.scores, "labels": found.labels, **spread}
 
     def sampled(self, out: dict) -> tuple[jax.Array, dict]:
         return detection_samples.sampled(out, jnp.asarray(self.anchors))

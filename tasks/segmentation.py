@@ -106,7 +106,7 @@ class Segmentation(Task):
 
     # --- Model and loss.
 
-    def make_model(self, platform: str, rngs: nnx.Rngs) -> FCN:
+    def make_model(self, platform: str | None, rngs: nnx.Rngs) -> FCN:
         """The network that `config.model` describes."""
         options = pyramid_options(self.config, self.drop, platform)
         return FCN(num_classes=len(self.class_names), rngs=rngs, **options)

@@ -153,3 +153,13 @@ def test_a_product_goes_through_every_transformation(key):
 
     for ours, xla in zip(all_of(conv_on_cpu), all_of(jax.lax.conv_general_dilated), strict=True):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-5), ours, xla)
+
+
+@pytest.mark.parametrize(("platform", "convolves"), [("cpu", False), ("tpu", True), ("cuda", True)])
+def test_any_is_the_form_of_the_platform_it_is_lowered_for(platform, convolves):
+    def fn(lhs, rhs):
+        return quick_on("any")(lhs, rhs, (1, 1), "SAME", dimension_numbers=_NHWC)
+
+    traced = jax.jit(fn).trace(*_operands((2, 2), (3, 3)))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in text) == convolves

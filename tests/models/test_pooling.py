@@ -88,3 +88,11 @@ def test_padding_does_not_count():
     ones = jnp.ones((1, 3, 3, 1))
     np.testing.assert_array_equal(pooling.avg_pool(ones, (3, 3), (1, 1), "cpu"), 1)
     np.testing.assert_array_equal(pooling.max_pool(-ones, (3, 3), (1, 1), "cpu"), -1)
+
+
+@pytest.mark.parametrize("pool", [pooling.max_pool, pooling.avg_pool])
+def test_any_is_the_form_of_the_platform_it_is_lowered_for(pool):
+    traced = jax.jit(lambda x: pool(x, (3, 3), (2, 2), "any")).trace(jnp.ones((1, 5, 5, 2)))
+    for platform, windows in (("cpu", False), ("tpu", True), ("cuda", True)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.reduce_window" in text) == windows

@@ -1,0 +1,1 @@
+"""A trained network in files of their own, which need none of this code."""

@@ -1,0 +1,87 @@
+"""An exported network that predicts."""
+
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+from jax import export
+
+from exporting import card
+from exporting.program import served
+from prediction.predictor import Predictor
+from prediction.trained import set_min_score
+from tasks import make_task
+from training.config import ConfigError, arguments_are_config
+
+
+class ExportedRun(Predictor):
+    """The network of an exported folder, on this process's first device.
+
+    Attributes:
+      exported: the function, as `jax.export` has it.
+      card: what `predict.json` says.
+    """
+
+    def __init__(self, folder: epath.Path, *, min_score: float | None = None):
+        """Loads it.
+
+        Args:
+          folder: what export.py wrote.
+          min_score: see `open_run`.
+
+        Raises:
+          ConfigError: a file is missing, damaged, of another export or of a later jax.
+        """
+        self.card = card.read(folder)
+        config: Any = ml_collections.ConfigDict(self.card["config"])
+        if min_score is not None:
+            least = config.detection.min_score if "detection" in config else 0.0
+            set_min_score(config, min_score)
+            if min_score < least:
+                raise ConfigError(
+                    f"{folder} was exported with a least score of {least}: of lower ones it has "
+                    f"no boxes, got {min_score}"
+                )
+        with arguments_are_config():
+            task = make_task(config, train=False, evaluate=False)
+        if list(task.class_names) != self.card["classes"]:
+            raise ConfigError(f"{folder / card.NAME} has other classes than its config")
+        step = self.card["step"]
+        super().__init__(task, step, f"{self.card['weights']} of step {step}, exported to {folder}")
+        self.exported = _deserialized(folder, card.content(folder, self.card, card.MODEL))
+        self._call = jax.jit(self.exported.call)
+        self._inputs = tuple(served(task).all_inputs(config))
+
+    def __call__(self, batch):
+        found = jax.device_get(self._call(*(batch[name] for name in self._inputs)))
+        return served(self.task).predictions(found, batch) | {"mask": batch["mask"]}
+
+    def batch_size(self, count: int) -> int:
+        """The run's own, or as many as there are."""
+        return min(self.task.config.batch_size, max(count, 1))
+
+
+def _deserialized(folder: epath.Path, content: bytes) -> export.Exported:
+    try:
+        return export.deserialize(bytearray(content))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{folder / card.MODEL} cannot be read by jax {jax.__version__} ({error}): export anew"
+        ) from error
+
+
+def open_exported(
+    folder: epath.Path, *, min_score: float | None = None, cam: bool = False
+) -> ExportedRun:
+    """The network of a folder that export.py wrote; see `open_run`.
+
+    Raises:
+      ConfigError: see `ExportedRun`; or class activation maps are asked for.
+    """
+    if cam:
+        raise ConfigError(
+            f"{folder} is exported, where there are no features for class activation maps: give "
+            "the workdir of its run"
+        )
+    return ExportedRun(folder, min_score=min_score)
