@@ -25,9 +25,10 @@ from inputs.images import DataError
 from inputs.joint_transforms import detection_transform
 from inputs.transforms import ExampleTransform
 from models.retinanet import RetinaNet
-from tasks import detection_samples, pictures
+from tasks import detection_samples
 from tasks.architectures import backbone_of, pyramid_options
-from tasks.base import Task, mean_color, unpadded
+from tasks.base import Task, mean_color
+from tasks.detection_told import Told
 from training import monte_carlo
 from training.monte_carlo import Moments, Spread
 
@@ -341,23 +342,7 @@ class Detection(Task):
 
     def draw(self, predictions: dict, batch: dict) -> "matplotlib.figure.Figure":
         """Images with the ground truth, and below each with the surer detections."""
-        names = ("ground truth", self._found_named)
-        figure, axes = pictures.columns(batch["original_size"], names, height=4.0)
-        drawn = []
-        for row, (truth_axis, axis) in enumerate(axes.T):
-            image, labels = unpadded(batch, row), batch["labels"][row]
-            known = labels >= 0
-            texts = [self._named(label) for label in labels[known]]
-            pictures.show(truth_axis, image)
-            pictures.draw_boxes(
-                truth_axis, batch["boxes"][row][known], labels[known], texts, self.class_names
-            )
-            pictures.show(axis, image)
-            scale = np.tile(batch["scale"][row], 2)
-            found = self._draw(axis, {name: predictions[name][row] for name in _FOUND}, scale)
-            drawn += [labels[known], found]
-        pictures.add_legend(figure, drawn, self.class_names)
-        return figure
+        return self._told.examples(predictions, batch)
 
     def unlabeled(self, image: np.ndarray, index: int) -> dict:
         return {
@@ -374,60 +359,18 @@ class Detection(Task):
         Of samples also `score_std`, `edges_std` in pixels, `[xmin, ymin, xmax, ymax]`, and
         entropies and mutual information of the class against all else: see `monte_carlo.Spread`.
         """
-        boxes, scores, labels = (np.asarray(prediction[name]) for name in _FOUND)
-        sure = (labels >= 0) & (scores >= self.config.detection.min_score)
-        annotations, spread = [], detection_samples.described(prediction, sure)
-        found = zip(boxes[sure], scores[sure], labels[sure], spread, strict=True)
-        for box, score, label, uncertainty in found:
-            ymin, xmin, ymax, xmax = box.astype(float).tolist()
-            height, width = ymax - ymin, xmax - xmin
-            annotations.append(
-                {
-                    "category_id": int(label) + self.first_category,
-                    "category": self.class_names[label],
-                    "bbox": [xmin, ymin, width, height],
-                    "area": height * width,
-                    "iscrowd": 0,
-                    "score": float(score),
-                    **uncertainty,
-                }
-            )
-        return {"annotations": annotations}
+        return {"annotations": self._told.annotations(prediction, self.first_category)}
 
     def picture(self, image: np.ndarray, prediction: dict) -> "matplotlib.figure.Figure":
         """The image with its surer detections."""
-        figure, axes = pictures.columns([image.shape[:2]], [self._found_named], height=6.0)
-        pictures.show(axes[0, 0], image)
-        found = self._draw(axes[0, 0], prediction, np.ones(4))
-        pictures.add_legend(figure, [found], self.class_names)
-        return figure
+        return self._told.picture(image, prediction)
 
     @property
-    def _found_named(self) -> str:
-        return f"detections, score ≥ {self.config.detection.picture_score:g}"
-
-    def _draw(self, axis, found, scale) -> np.ndarray:
-        """Draws the detections of an image that was scaled, those of a high enough score.
-
-        Returns their labels.
-        """
-        least = self.config.detection.picture_score
-        sure = (found["labels"] >= 0) & (found["scores"] >= least)
-        # The surest last, over the others.
-        boxes, scores, labels = (found[name][sure][::-1] for name in _FOUND)
-        texts = [
-            f"{self._named(label)} {score:.2f}".strip()
-            for label, score in zip(labels, scores, strict=True)
-        ]
-        pictures.draw_boxes(axis, boxes * scale, labels, texts, self.class_names)
-        return labels
-
-    def _named(self, label) -> str:
-        """What is written at a box; where there is one class the legend says it."""
-        return self.class_names[label] if len(self.class_names) > 1 else ""
+    def _told(self) -> Told:
+        fields = self.config.detection
+        return Told(self.class_names, fields.min_score, fields.picture_score)
 
 
-_FOUND = ("boxes", "scores", "labels")
 _LOSSES = ("class_loss", "box_loss")
 
 
