@@ -418,7 +418,7 @@ def test_bad_masks_are_named_and_counted(tmp_path, mask, message):
 
 def test_other_values_of_masks(tmp_path):
     config = folder(tmp_path, c=np.full((8, 9), 11, np.uint8))
-    config.data.class_names = "background,cell"
+    config.data.class_names = ("background,cell",)  # so it comes from the command line
     config.data.ignore_index = 11
     task = make_task(config)
     assert task.class_names == ("background", "cell") and task.skipped.count == 0
