@@ -36,7 +36,7 @@ def get_config() -> Any:
     config.model.anchor_aspects = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))  # (width, height)
 
     # --- Data.
-    config.data.name = placeholder(str)  # "coco_json", "voc_xml", "scenes", or a TFDS set's name
+    config.data.name = placeholder(str)  # "coco_json", "voc_xml", "yolo", "scenes", or a TFDS set
     config.data.image_size = 640  # of the square that images are brought into
     config.data.scale = (0.8, 1.2)  # in training: the longer side, of image_size
     config.data.max_boxes = 100  # of an image in training: of more, the largest

@@ -1,10 +1,12 @@
 """A small FCN on your own images and masks.
 
     python train.py --config configs/mask_folder_fcn.py --config.data.dir DIR \\
-        --config.data.class_names "('background','nucleus')"
+        --config.data.class_names background,nucleus
 
 DIR/images holds the images, DIR/masks a PNG of class indices for each (0 is the first of the
 class names; 255 is ignored), DIR/train.txt and DIR/val.txt the names of each split, one a line.
+Other values are named, "0=background,255=nucleus" or "#408040=animal,#000000=ignore", or a file of
+them is: --config.data.mask_values. One more value to ignore: --config.data.ignore_index 11.
 
 Expected: depends on your images; what 404 microscope images of cell nuclei gave is in the README.
 """

@@ -2,7 +2,7 @@
 
     python -m experiments.table4 --config.data.dir DIR --rows scratch block16 --seeds 0
     python -m experiments.table4 --dataset mask_folder --config.data.dir DIR \
-        --config.data.class_names "('background','nucleus')" --seeds 0 1 2
+        --config.data.class_names background,nucleus --seeds 0 1 2
     python -m experiments.table4 --config.data.dir DIR --rows finetune --init_from r101.safetensors
 
 After the paper's rows come those of the backbone in the head's place, by block size. Writes

@@ -69,5 +69,5 @@ def picture(task: Task, image: np.ndarray, prediction: dict) -> "matplotlib.figu
     pictures.show(axes[0], image)
     pictures.set_title(axes[0], "{class} {probability:.2f}".format_map(best), fontsize=9)
     overlay(axes[1], seen, prediction["cam"])
-    pictures.set_title(axes[1], f"map of {best['class']}, where the network looks", fontsize=9)
+    pictures.set_title(axes[1], f"class activation map of {best['class']}", fontsize=9)
     return figure

@@ -185,8 +185,10 @@ def show_mask(axis, mask: np.ndarray, class_names: Sequence[str]):
 
 
 def show_overlay(axis, image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]):
-    """Draws an image with its mask's colours over it."""
-    axis.imshow((image.astype(np.uint16) + class_colors(class_names)[mask] + 1) // 2)
+    """Draws an image with its mask's colours over it, but for a background's."""
+    image, colors = image[..., :3], class_colors(class_names)
+    covered = (colors != _BACKGROUND).any(-1)[mask][..., None]
+    axis.imshow(np.where(covered, (image.astype(np.uint16) + colors[mask] + 1) // 2, image))
 
 
 def add_legend(
@@ -240,19 +242,19 @@ def _grow(figure, inches: float):
 def fitted(text: str, width: float, size: float) -> str:
     """A text, cut so that it is at most so many inches wide in letters of so many points."""
     text = shortened(text)  # to measure 100,000 letters takes matplotlib half a minute
-    width -= 0.06  # drawn they are a pixel wider here and there, and on a ground of their own
+    width -= 0.05  # for the ground that it may stand on
     while len(text) > 1 and (share := _POINTS * width / _points(text, size)) < 1:
         text = text[: min(max(int(len(text) * share), 1), len(text) - 2)].rstrip() + "…"
     return text
 
 
 def _points(text: str, size: float) -> float:
-    """The width of a line of text, in points."""
+    """The width of a line of text, in points: the most, as letters are fitted to pixels."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
-    return max(width, 1e-3)
+    return max(1.04 * width, 1e-3)
 
 
 def _width(axis) -> float:

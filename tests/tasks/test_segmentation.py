@@ -446,3 +446,18 @@ def test_other_values_of_masks(tmp_path):
 def test_wrong_configs_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         make_task(tiny(fields))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_overlay_leaves_the_background_as_it_is(channels):
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, channels), np.uint8)
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3, 2:5] = 1
+    names = ("background", "cell")
+    _, (axis,) = pictures.grid(1, 1, side=1.0)
+    pictures.show_overlay(axis, image, mask, names)
+    drawn = np.asarray(axis.images[0].get_array(), int)
+    seen = np.broadcast_to(image[..., :3], (4, 6, 3)).astype(int)
+    np.testing.assert_array_equal(drawn[mask == 0], seen[mask == 0])
+    color = pictures.class_colors(names)[1]
+    assert np.abs(drawn - (seen + color) / 2)[mask == 1].max() <= 0.5
