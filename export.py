@@ -67,7 +67,10 @@ def export(run: TrainedRun, out: epath.Path, *, name: str, onnx: bool = False) -
       WriteError: the folder cannot be written to.
     """
     exported = program.to_jax(run.task, run.variables)
-    contents = {card.MODEL: bytes(exported.serialize())}
+    try:
+        contents = {card.MODEL: bytes(exported.serialize())}
+    except ImportError as error:
+        raise ConfigError(f"a package is missing, which the extra train has: {error}") from error
     about = {
         card.MODEL: {
             "platforms": list(exported.platforms),

@@ -65,6 +65,8 @@ class ExportedRun(Predictor):
 def _deserialized(folder: epath.Path, content: bytes) -> export.Exported:
     try:
         return export.deserialize(bytearray(content))
+    except ImportError as error:
+        raise ConfigError(f"a package is missing, which the extra train has: {error}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(
             f"{folder / card.MODEL} cannot be read by jax {jax.__version__} ({error}): export anew"
