@@ -21,7 +21,7 @@ from training.state import variables
 
 
 def prepare(config, counts):
-    """For each number of samples, None being the plain prediction, the step and its memory."""
+    """The step of each number of samples, None being the plain one, and their memory in bytes."""
     plan = make_plan(config, make_task, jax.devices(), train=False, need_data=False)
     random = np.random.default_rng(0)
     batch = {
@@ -32,10 +32,11 @@ def prepare(config, counts):
     keep_prob = np.float32(config.drop.keep_prob)
     arguments = (variables(plan.create()), plan.put_batch(batch), plan.key, keep_prob)
     steps = {
-        count: plan.eval_step(mc_samples=count).lower(*arguments).compile() for count in counts
+        str(count or "plain"): plan.eval_step(mc_samples=count).lower(*arguments).compile()
+        for count in counts
     }
-    peaks = {count: peak_bytes(step) for count, step in steps.items()}
-    return {count: lambda step=step: step(*arguments) for count, step in steps.items()}, peaks
+    peaks = {name: peak_bytes(step) for name, step in steps.items()}
+    return {name: lambda step=step: step(*arguments) for name, step in steps.items()}, peaks
 
 
 def main():
@@ -51,16 +52,15 @@ def main():
     config.batch_size = args.batch_size
     cases, peaks = prepare(config, [None, *args.samples])
     times = rounds(cases, args.rounds)
-    plain = np.array(times[None])
+    plain = np.array(times["plain"])
     print("| samples | median ms | least ms | over one plain prediction, median (least) | MiB |")
     print("|---|---|---|---|---|")
-    for count in cases:
-        ms = 1e3 * np.array(times[count])
+    for name in cases:
+        ms = 1e3 * np.array(times[name])
         ratio, least = np.median(ms) / np.median(plain) / 1e3, ms.min() / plain.min() / 1e3
-        name = "plain" if count is None else count
         print(
             f"| {name} | {np.median(ms):.1f} | {ms.min():.1f} | {ratio:.2f} ({least:.2f}) "
-            f"| {peaks[count] / 2**20:.0f} |"
+            f"| {peaks[name] / 2**20:.0f} |"
         )
 
 

@@ -104,5 +104,5 @@ def test_detection_can_be_timed():
 
 def test_samples_can_be_timed():
     cases, peaks = mc_samples.prepare(tiny.get_config(), [2])
-    _, found = cases[2]()
-    assert found["std"].shape == (16, 10) and peaks[2] > 0
+    _, found = cases["2"]()
+    assert found["std"].shape == (16, 10) and peaks["2"] > 0
