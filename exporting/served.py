@@ -55,10 +55,11 @@ class Served:
         """What the function takes, in its order."""
         data = config.data
         shape = (data.image_size, data.image_size, data.channels)
-        return {"image": Array(shape, np.dtype(np.uint8), _IMAGE[data.channels])} | self.inputs
+        image = Array(shape, np.dtype(np.uint8), _COLOURS.get(data.channels, "channels"))
+        return {"image": image} | self.inputs
 
 
-_IMAGE = {1: "gray values", 3: "red, green, blue", 4: "red, green, blue, alpha"}
+_COLOURS = {1: "gray values", 3: "red, green, blue", 4: "red, green, blue, alpha"}
 
 
 def _classified(task, out, inputs):
@@ -71,7 +72,8 @@ def _detected(task, out, inputs):
 
 
 def _before_nms(task, out, inputs):
-    scale = jnp.tile(inputs["scale"], (1, 2))[:, None, :]
+    scale = jnp.where(inputs["scale"] > 0, inputs["scale"], 1.0)  # 0 in rows of padding
+    scale = jnp.tile(scale, (1, 2))[:, None, :]
     original = jnp.tile(inputs["original_size"].astype(jnp.float32), (1, 2))[:, None, :]
     boxes = box_lib.decode(out["box_codes"], jnp.asarray(task.anchors)[None])
     boxes = jnp.clip(boxes, 0.0, original * scale)
