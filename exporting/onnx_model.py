@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from exporting.plain import plain
@@ -47,7 +48,7 @@ def to_onnx(task: Task, variables: dict[str, Any]):
     function = make_function(task, variables, decode, platform=None)
     traced, outputs = jax.make_jaxpr(function, return_shape=True)(*arguments)
     try:
-        with _quiet():
+        with _quiet(), _jax_as_it_was():
             model = jax2onnx.to_onnx(
                 plain(traced),
                 arguments,
@@ -73,6 +74,16 @@ def _in_float32(task: Task) -> Task:
     config = copy.deepcopy(task.config)
     config.dtype = "float32"
     return make_task(config, train=False, evaluate=False)
+
+
+@contextlib.contextmanager
+def _jax_as_it_was():
+    """Within it jax.numpy may be changed: the converter leaves its own cumsum there."""
+    before = dict(vars(jnp))
+    try:
+        yield
+    finally:
+        vars(jnp).update(before)
 
 
 @contextlib.contextmanager

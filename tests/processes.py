@@ -79,6 +79,14 @@ def run(workdir, *arguments, code=0, **options):
     return finish(start(workdir, *arguments, **options), code)
 
 
+def evaluated(workdir, *arguments, **options) -> dict:
+    """The JSON that `evaluate.py` prints; its errors and how far it is go elsewhere."""
+    process = start(workdir, *arguments, script="evaluate.py", **options)
+    out, err = end(process)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
 def addresses(count):
     """What --multihost says to each of `count` processes of one run."""
     with socket.socket() as free:

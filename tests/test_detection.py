@@ -11,7 +11,7 @@ from PIL import Image
 
 import tiny_detection
 import train
-from processes import StopsAt, once, records, run, state, untimed
+from processes import StopsAt, evaluated, once, records, run, state, untimed
 from tasks import make_task
 from training.evaluation import make_evaluate
 from training.plan import make_plan
@@ -90,7 +90,7 @@ def test_eight_devices_train_like_one(runs, tmp_path):
 @pytest.mark.slow  # its short form: tests/tasks/test_detection.py's on predictions
 def test_eight_devices_evaluate_like_one(runs, tmp_path):
     arguments = [f"--out={tmp_path}"]
-    metrics = json.loads(run(runs / "whole", *arguments, script="evaluate.py", devices=8))
+    metrics = evaluated(runs / "whole", *arguments, devices=8)
     last = records(runs / "whole")[-1]
     expected = {k.removeprefix("eval/"): v for k, v in last.items() if k.startswith("eval/")}
     assert metrics == pytest.approx({"step": 6} | expected, rel=1e-3, abs=1e-2)

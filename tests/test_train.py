@@ -15,7 +15,19 @@ from PIL import Image
 
 import tiny
 import train
-from processes import ON_FOLDER, arrays, finish, once, records, run, start, state, untimed
+from processes import (
+    ON_FOLDER,
+    arrays,
+    end,
+    evaluated,
+    finish,
+    once,
+    records,
+    run,
+    start,
+    state,
+    untimed,
+)
 from training.checkpoints import Checkpoints
 from training.config import ConfigError
 
@@ -164,9 +176,10 @@ def test_divergence_names_the_step_and_leaves_a_good_checkpoint(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_sentence_before_anything_is_written(tmp_path, arguments, message):
-    output = run(tmp_path / "run", *arguments, code=2)
-    errors = [line for line in output.splitlines() if line.strip()]
-    assert len(errors) == 1 and re.match(f"error: .*{message}", errors[0]), output
+    process = start(tmp_path / "run", *arguments)
+    output, errors = end(process)
+    assert process.returncode == 2, output + errors
+    assert len(errors.splitlines()) == 1 and re.match(f"error: .*{message}", errors), errors
     assert not (tmp_path / "run").exists()
 
 
@@ -323,7 +336,7 @@ def test_a_corrupt_image_is_fatal_where_the_config_says_so(folder, tmp_path):
 def test_evaluate_finds_what_training_found(undisturbed):
     workdir, _ = undisturbed
     last = records(workdir)[-1]
-    result = json.loads(run(workdir, script="evaluate.py"))
+    result = evaluated(workdir)
     assert result == {"step": 12} | {
         k.removeprefix("eval/"): v for k, v in last.items() if k.startswith("eval/")
     }
@@ -333,16 +346,14 @@ def test_evaluate_needs_the_evaluation_split_alone(folder, skipping, tmp_path):
     # Not even all classes are there: what labels mean is written in the run's config.
     shutil.copytree(folder / "val" / "light", tmp_path / "val" / "light")
     options = [f"--data_dir={tmp_path}"]
-    assert json.loads(run(skipping[0], *options, script="evaluate.py"))["examples"] == 9
+    assert evaluated(skipping[0], *options)["examples"] == 9
     config = json.loads((skipping[0] / "config.json").read_text())["data"]
     assert config["class_names"] == ["dark", "light"] and config["num_train_examples"] == 33
 
 
 def test_evaluate_with_dropblock_on(undisturbed):
     workdir, _ = undisturbed
-    result = json.loads(
-        run(workdir, "--keep_prob=0.5", "--block_size=2", "--checkpoint=best", script="evaluate.py")
-    )
+    result = evaluated(workdir, "--keep_prob=0.5", "--block_size=2", "--checkpoint=best")
     # Block 2 on 2x2 maps drops whole channels; the group's factor holds.
     assert result["expected_kept/group4"] == pytest.approx(0.5, abs=0.08)
     assert result["kept/group4"] == pytest.approx(result["expected_kept/group4"], abs=0.05)

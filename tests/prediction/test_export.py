@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -80,11 +81,14 @@ def exported(opened, tmp_path_factory):
     """A folder for each task: what export.py wrote, `inputs.npz`, and the run's answers."""
 
     def make(root):
+        before = dict(vars(jnp))
         for task, run in opened.items():
             folder, batch = epath.Path(root / task), batch_of(run)
             export.export(run, folder, name=task, onnx=not MISSING)
             np.savez(folder / "inputs.npz", **batch)
             np.savez(folder / "run.npz", **run(batch))
+        # The converter would leave its own functions there.
+        assert all(vars(jnp)[name] is value for name, value in before.items())
         return ""
 
     root, _ = once(tmp_path_factory, "exported", make)
