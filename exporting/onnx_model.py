@@ -83,7 +83,7 @@ def _jax_as_it_was():
     try:
         yield
     finally:
-        vars(jnp).update(before)
+        jnp.__dict__.update(before)
 
 
 @contextlib.contextmanager
