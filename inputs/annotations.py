@@ -297,24 +297,37 @@ def _wrong_with(entry: Any, key: str) -> str | None:
 def without_broken(coco: Any, name: str) -> tuple[Any, list[str]]:
     """A COCO json without the images and annotations that are none, and a sentence for each.
 
-    Annotations of images that are not listed are left out, too.
+    Annotations of images that are not listed are left out, too; of those left out, without a word.
     """
     bad: list[str] = []
     if not isinstance(coco, dict):
         return coco, bad
+    listed_ids, kept_ids = _image_ids(coco), None
     for key in ("images", "annotations"):
         if not isinstance(coco.get(key), list):
             continue
-        wrong = [_wrong_with(entry, key) for entry in coco[key]]
-        if key == "annotations" and isinstance(coco.get("images"), list):
-            ids = {image["id"] for image in coco["images"]}
-            for i, entry in enumerate(coco[key]):
-                if wrong[i] is None and entry["image_id"] not in ids:
-                    wrong[i] = f"is of the image {entry['image_id']}, which is not listed"
-        bad += [f"{name}: {key}[{i}] {reason}" for i, reason in enumerate(wrong) if reason]
-        good = [entry for entry, reason in zip(coco[key], wrong, strict=True) if reason is None]
+        good = []
+        for i, entry in enumerate(coco[key]):
+            wrong = _wrong_with(entry, key)
+            if wrong is None and kept_ids is not None and entry["image_id"] not in kept_ids:
+                if entry["image_id"] in listed_ids:
+                    continue
+                wrong = f"is of the image {entry['image_id']}, which is not listed"
+            if wrong is None:
+                good.append(entry)
+            else:
+                bad.append(f"{name}: {key}[{i}] {wrong}")
         coco = coco | {key: good}
+        kept_ids = _image_ids(coco) if isinstance(coco.get("images"), list) else None
     return coco, bad
+
+
+def _image_ids(coco: dict) -> set[int]:
+    """The ids of the images listed that have one, whatever else is wrong with them."""
+    images = coco.get("images")
+    images = images if isinstance(images, list) else ()
+    ids = (image.get("id") for image in images if isinstance(image, dict))
+    return {id for id in ids if isinstance(id, int)}
 
 
 def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.ndarray) -> None:

@@ -168,8 +168,8 @@ def _coco_json(
     if on_error == "skip":
         coco, lost = without_broken(coco, path)
         if lost:
-            named = listed(lost, NAMED)
-            logging.warning("Skipped: %d entries that are broken: %s.", len(lost), named)
+            named = listed((sentence.removeprefix(f"{path}: ") for sentence in lost), NAMED)
+            logging.warning("Skipped: %d broken entries of %s: %s.", len(lost), path, named)
     entries = coco_entries(coco, "images", path)
     if not entries:
         raise DataError(f"{path} lists no images.")

@@ -108,14 +108,16 @@ def test_broken_entries_of_a_json_can_be_skipped(tmp_path, caplog):
     data["images"].append({"id": 11})
     good = data["annotations"][0]
     data["annotations"] += [{"image_id": 5}, good | {"bbox": [1, 2]}, good | {"image_id": 11}, 7]
+    data["annotations"].append(good | {"image_id": 99})
     path.write_text(json.dumps(data))
     with pytest.raises(DataError, match=r"images\[3\] has no file_name"):
         coco_json(tmp_path)
     with caplog.at_level(logging.WARNING, logger="absl"):
         source = coco_json(tmp_path, on_error="skip")
-    assert "5 entries that are broken: " in caplog.messages[0]
-    for words in ("images[3] has no file_name", "[3] has no category_id", "[5] is of the image 11"):
+    assert caplog.messages[0].startswith(f"Skipped: 5 broken entries of {path}: images[3] has no f")
+    for words in ("annotations[3] has no category_id", "annotations[7] is of the image 99, which"):
         assert words in caplog.messages[0]
+    assert "image 11" not in caplog.messages[0]  # which is named by itself
     assert [len(source[i]["boxes"]) for i in range(3)] == [1, 0, 1]
     assert len(source.found.left_out) == 6 and source.found.counts == (2, 0)  # one had no area
 
