@@ -70,6 +70,7 @@ def describe(
         "outputs": {
             name: _array(outputs[name].shape, outputs[name].dtype, meaning)
             for name, meaning in row.outputs.items()
+            if name in outputs
         },
         "decoding": row.decoding(task),
         "files": files,

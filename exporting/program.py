@@ -56,7 +56,7 @@ def make_function(
     def function(*arrays):
         inputs = dict(zip(names, arrays, strict=True))
         out, _ = network.apply(params, stats, task.inputs(inputs), train=False)
-        return (decode or row.decode)(task, out, inputs)
+        return (decode or row.decode)(task, params, out, inputs)
 
     return function
 

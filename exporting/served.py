@@ -14,8 +14,11 @@ import numpy as np
 
 from detection import boxes as box_lib
 from exporting import preparation
+from prediction.cam import activation_maps
 from tasks.base import Task
 from tasks.segmentation import resize_to_original
+
+MAP = "activation_map"
 
 
 class Array(NamedTuple):
@@ -31,9 +34,9 @@ class Served:
     """One kind of network.
 
     Attributes:
-      decode: `(task, out, inputs) -> outputs`: of the network's outputs and what it was given, by
-        name, arrays by name; each begins with the batch.
-      outputs: what each of them means.
+      decode: `(task, params, out, inputs) -> outputs`: of the network's parameters, its outputs and
+        what it was given, by name, arrays by name; each begins with the batch.
+      outputs: what each of them means; of those that a network does not have, too.
       preparation: `config -> dict`, how the host makes the inputs of an image.
       inputs: what it takes besides `image`, by name.
       decoding: `task -> dict`, the numbers of the decoding, for who wants to know.
@@ -43,13 +46,13 @@ class Served:
         `compared_boxes` `[batch, anchors, 4]`, and `original_boxes` that are given.
     """
 
-    decode: Callable[[Task, dict, dict], dict]
+    decode: Callable[[Task, Any, dict, dict], dict]
     outputs: dict[str, str]
     preparation: Callable[[Any], dict]
     inputs: dict[str, Array] = dataclasses.field(default_factory=dict)
     decoding: Callable[[Any], dict] = lambda task: {}
     predictions: Callable[[dict, dict], dict] = lambda outputs, batch: outputs
-    before_nms: Callable[[Task, dict, dict], dict] | None = None
+    before_nms: Callable[[Task, Any, dict, dict], dict] | None = None
 
     def all_inputs(self, config) -> dict[str, Array]:
         """What the function takes, in its order."""
@@ -62,16 +65,21 @@ class Served:
 _COLOURS = {1: "gray values", 3: "red, green, blue", 4: "red, green, blue, alpha"}
 
 
-def _classified(task, out, inputs):
+def _classified(task, params, out, inputs):
     logits = out["logits"].astype(jnp.float32)
-    return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+    outputs = {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+    features = task.architecture.features
+    if features is not None:
+        kernel = params["head"]["kernel"]
+        outputs[MAP] = activation_maps(features(out), kernel, logits.argmax(-1))
+    return outputs
 
 
-def _detected(task, out, inputs):
+def _detected(task, params, out, inputs):
     return task.detect(out, inputs["original_size"], inputs["scale"])
 
 
-def _before_nms(task, out, inputs):
+def _before_nms(task, params, out, inputs):
     scale = jnp.where(inputs["scale"] > 0, inputs["scale"], 1.0)  # 0 in rows of padding
     scale = jnp.tile(scale, (1, 2))[:, None, :]
     original = jnp.tile(inputs["original_size"].astype(jnp.float32), (1, 2))[:, None, :]
@@ -84,7 +92,7 @@ def _before_nms(task, out, inputs):
     }
 
 
-def _segmented(task, out, inputs):
+def _segmented(task, params, out, inputs):
     size = inputs["image"].shape[1:3]
     one = jnp.ones(2, jnp.float32)
     logits = out["logits"].astype(jnp.float32)
@@ -110,6 +118,8 @@ SERVED = {
         {
             "logits": "of each class",
             "probabilities": "of each class: the softmax of the logits",
+            MAP: "the class activation map of the likeliest class, on the last map's rows and "
+            "columns: where it is large lies the evidence; its mean is the logit less its bias",
         },
         preparation.of_classifier,
     ),

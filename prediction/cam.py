@@ -27,7 +27,7 @@ def activation_maps(features: jax.Array, kernel: jax.Array, labels: jax.Array) -
     Returns:
       float32 `[batch, height, width]`, whose mean is the class's logit less its bias.
     """
-    weights = kernel.T[labels].astype(jnp.float32)
+    weights = jnp.asarray(kernel, jnp.float32).T[labels]
     return jnp.einsum("bhwc,bc->bhw", features.astype(jnp.float32), weights)
 
 

@@ -9,6 +9,7 @@ from jax import export
 
 from exporting import card
 from exporting.program import served
+from exporting.served import MAP
 from prediction.predictor import Predictor
 from prediction.trained import set_min_score
 from tasks import make_task
@@ -23,15 +24,16 @@ class ExportedRun(Predictor):
       card: what `predict.json` says.
     """
 
-    def __init__(self, folder: epath.Path, *, min_score: float | None = None):
+    def __init__(self, folder: epath.Path, *, min_score: float | None = None, cam: bool = False):
         """Loads it.
 
         Args:
           folder: what export.py wrote.
-          min_score: see `open_run`.
+          min_score, cam: see `open_run`.
 
         Raises:
-          ConfigError: a file is missing, damaged, of another export or of a later jax.
+          ConfigError: a file is missing, damaged, of another export or of a later jax; or maps are
+            asked for of a network that has none.
         """
         self.card = card.read(folder)
         config: Any = ml_collections.ConfigDict(self.card["config"])
@@ -47,6 +49,13 @@ class ExportedRun(Predictor):
             task = make_task(config, train=False, evaluate=False)
         if list(task.class_names) != self.card["classes"]:
             raise ConfigError(f"{folder / card.NAME} has other classes than its config")
+        self._cam = cam
+        if cam and MAP not in self.card["outputs"]:
+            raise ConfigError(
+                "class activation maps are for classifiers whose last layer takes the mean of a "
+                f"map: {folder} gives none, of task {config.task!r} and model "
+                f"{config.model.name!r}"
+            )
         step = self.card["step"]
         super().__init__(task, step, f"{self.card['weights']} of step {step}, exported to {folder}")
         self.exported = _deserialized(folder, card.content(folder, self.card, card.MODEL))
@@ -55,7 +64,8 @@ class ExportedRun(Predictor):
 
     def __call__(self, batch):
         found = jax.device_get(self._call(*(batch[name] for name in self._inputs)))
-        return served(self.task).predictions(found, batch) | {"mask": batch["mask"]}
+        maps = {"cam": found[MAP]} if self._cam else {}
+        return served(self.task).predictions(found, batch) | maps | {"mask": batch["mask"]}
 
     def batch_size(self, count: int) -> int:
         """The run's own, or as many as there are."""
@@ -71,19 +81,3 @@ def _deserialized(folder: epath.Path, content: bytes) -> export.Exported:
         raise ConfigError(
             f"{folder / card.MODEL} cannot be read by jax {jax.__version__} ({error}): export anew"
         ) from error
-
-
-def open_exported(
-    folder: epath.Path, *, min_score: float | None = None, cam: bool = False
-) -> ExportedRun:
-    """The network of a folder that export.py wrote; see `open_run`.
-
-    Raises:
-      ConfigError: see `ExportedRun`; or class activation maps are asked for.
-    """
-    if cam:
-        raise ConfigError(
-            f"{folder} is exported, where there are no features for class activation maps: give "
-            "the workdir of its run"
-        )
-    return ExportedRun(folder, min_score=min_score)

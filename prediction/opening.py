@@ -69,6 +69,6 @@ def open_run(
             f"{folder} holds an exported network, which drops nothing: mc_samples needs the run's "
             "own workdir"
         )
-    from prediction.exported import open_exported
+    from prediction.exported import ExportedRun
 
-    return open_exported(folder, min_score=min_score, cam=cam)
+    return ExportedRun(folder, min_score=min_score, cam=cam)

@@ -34,10 +34,20 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: one)
 
 
-@pytest.fixture(scope="session")
-def opened(runs):
-    """The runs, opened."""
+def _opened(folder, **arguments):
     with pytest.MonkeyPatch.context() as patch:
         one = jax.devices()[:1]
         patch.setattr(jax, "devices", lambda: one)
-        return {task: open_run(runs[task]) for task in runs}
+        return open_run(folder, **arguments)
+
+
+@pytest.fixture(scope="session")
+def opened(runs):
+    """The runs, opened."""
+    return {task: _opened(runs[task]) for task in runs}
+
+
+@pytest.fixture(scope="session")
+def opened_with_maps(runs):
+    """The classifier, which tells class activation maps."""
+    return _opened(runs["classification"], cam=True)

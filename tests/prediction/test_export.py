@@ -77,7 +77,7 @@ def batch_of(run):
 
 
 @pytest.fixture(scope="module")
-def exported(opened, tmp_path_factory):
+def exported(opened, opened_with_maps, tmp_path_factory):
     """A folder for each task: what export.py wrote, `inputs.npz`, and the run's answers."""
 
     def make(root):
@@ -86,7 +86,10 @@ def exported(opened, tmp_path_factory):
             folder, batch = epath.Path(root / task), batch_of(run)
             export.export(run, folder, name=task, onnx=not MISSING)
             np.savez(folder / "inputs.npz", **batch)
-            np.savez(folder / "run.npz", **run(batch))
+            found = run(batch)
+            if task == "classification":
+                found["activation_map"] = opened_with_maps(batch)["cam"]
+            np.savez(folder / "run.npz", **found)
         # The converter would leave its own functions there.
         assert all(vars(jnp)[name] is value for name, value in before.items())
         return ""
@@ -121,6 +124,7 @@ def check_found(kind, task, folder, tolerance):
         for name in found.keys() & expected.keys():
             np.testing.assert_allclose(found[name], expected[name][:rows], tolerance, tolerance)
         if task == "classification":
+            assert "activation_map" in found
             np.testing.assert_allclose(found["probabilities"].sum(-1), 1, rtol=1e-5)
             assert np.array_equal(found["probabilities"].argmax(-1), found["logits"].argmax(-1))
         elif task == "detection":
@@ -233,14 +237,22 @@ def test_an_exported_folder_predicts_as_its_run_does(opened, exported):
         assert (other.step, other.class_names) == (run.step, run.class_names)
         assert other.weights.startswith(run.weights.split(",")[0])
         for expected, found in zip(run.each(images), other.each(images), strict=True):
-            for name in {*found} - {"probabilities"}:
+            for name in {*found} - {"probabilities", "activation_map"}:
                 np.testing.assert_allclose(found[name], expected[name], 1e-5, 1e-5)
             assert run.task.describe(expected).keys() == other.task.describe(found).keys()
 
 
+def test_an_exported_folder_draws_the_runs_class_activation_maps(exported):
+    folder = exported["classification"]
+    with np.load(folder / "inputs.npz") as batch, np.load(folder / "run.npz") as expected:
+        found = open_run(folder, cam=True)(dict(batch))
+        np.testing.assert_allclose(found["cam"], expected["activation_map"], 1e-5, 1e-5)
+        assert "cam" not in open_run(folder)(dict(batch))
+
+
 def test_what_an_exported_folder_does_not_hold(exported):
-    with pytest.raises(ConfigError, match="no features for class activation maps"):
-        open_run(exported["classification"], cam=True)
+    with pytest.raises(ConfigError, match="class activation maps are for classifiers"):
+        open_run(exported["segmentation"], cam=True)
     with pytest.raises(ConfigError, match="a least score is of boxes"):
         open_run(exported["classification"], min_score=0.5)
     opened = open_run(exported["detection"], min_score=0.5)

@@ -166,8 +166,8 @@ def test_a_folder_that_cannot_be_made_is_named(opened, photos, tmp_path):
 # --- Class activation maps; that of a network's output is in tests/experiments/test_trained.py.
 
 
-def test_maps_speak_for_the_likeliest_class(runs, photos, tmp_path):
-    out, run = tmp_path / "out", open_run(runs["classification"], cam=True)
+def test_maps_speak_for_the_likeliest_class(opened_with_maps, photos, tmp_path):
+    out, run = tmp_path / "out", opened_with_maps
     result = predicted(run, photos, out)
     assert left(out) >= {f"cam/{name}" for name in PICTURES}
     assert [image["cam"] for image in result["images"]] == ["cam/0.png", "cam/1.png", "cam/2.png"]
