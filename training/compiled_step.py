@@ -63,7 +63,7 @@ def compile_train_step(
     """
     began = time.monotonic()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(_options(topology))
     except jax.errors.JaxRuntimeError as error:
         needed, has = _refused(str(error))
         if needed is None:
@@ -93,6 +93,14 @@ def compile_train_step(
         seconds,
         sum(_sending(topology, one) * one.times for one in sent) if topology else 0.0,
     )
+
+
+def _options(topology: Topology | None) -> dict[str, bool] | None:
+    if topology is None or isinstance(topology.chip, Tpu):
+        return None
+    # Where there is no GPU nothing is tried out, and XLA's first choice for a product of matrices
+    # by Triton may be none that it can build: cuBLAS computes them.
+    return {"xla_gpu_enable_triton_gemm": False}
 
 
 def _least_seconds(module: hlo.Module, cycles: float, chip: Tpu | Gpu) -> float:

@@ -76,6 +76,18 @@ def test_a_gpus_step_takes_its_bytes_and_its_collectives(plan, lowered, step):
     )
 
 
+@pytest.mark.parametrize(("chip", "told"), [(GPUS["h100"], False), (TPUS["v5e"], None)])
+def test_where_no_gpu_is_triton_has_no_part(plan, lowered, chip, told, monkeypatch):
+    options = []
+
+    def compile(given):
+        options.append(given or {})
+        return lowered.compile()
+
+    compile_train_step(plan, types.SimpleNamespace(compile=compile), two_of(chip))
+    assert options[0].get("xla_gpu_enable_triton_gemm") is told
+
+
 PROGRAM = """\
 ENTRY %main (x: f32[1024]) -> f32[1024] {
   %x = f32[1024]{0} parameter(0)
@@ -96,7 +108,7 @@ def compiled_to(text, memory):
         generated_code_size_in_bytes=memory // 8,
     )
     compiled = types.SimpleNamespace(as_text=lambda: text, memory_analysis=lambda: planned)
-    return types.SimpleNamespace(compile=lambda: compiled)
+    return types.SimpleNamespace(compile=lambda options: compiled)
 
 
 def test_a_tpus_step_takes_its_cycles(plan):
@@ -114,7 +126,7 @@ def test_what_is_planned_beyond_the_memory_does_not_fit(plan):
 
 
 def refusing(message):
-    def refuse():
+    def refuse(options):
         raise jax.errors.JaxRuntimeError(message)
 
     return types.SimpleNamespace(compile=refuse)
