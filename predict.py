@@ -23,6 +23,7 @@ from absl import flags
 
 from inputs import memory
 from inputs.images import DataError
+from inputs.splits import counted
 from prediction import Predictor, open_run
 from prediction.images import pictures_of
 from prediction.output import Output
@@ -130,7 +131,8 @@ def predict(
             )
         predictions = run.each(paths)
         size = run.batch_size(len(paths))
-        with progress.doing(f"compiling for batches of {counted(size)}, and reading the first"):
+        batches = f"batches of {counted(size, 'image')}"
+        with progress.doing(f"compiling for {batches}, and reading the first"):
             first = next(predictions)
         predictions = itertools.chain([first], predictions)
         for done, (path, found) in enumerate(zip(paths, predictions, strict=True), start=1):
@@ -146,19 +148,14 @@ def predict(
                     writes.add(path, files[path], found)
             progress.step(done)
     if lead:
-        print(f"{counted(counts['images'])} predicted, in {folder}")
+        print(f"{counted(counts['images'], 'image')} predicted, in {folder}")
     if lead and counts["skipped"]:
         print(
-            f"error: {counted(counts['skipped'])} could not be read, named in "
+            f"error: {counted(counts['skipped'], 'image')} could not be read, named in "
             f"{folder / 'predictions.json'}",
             file=sys.stderr,
         )
     return counts
-
-
-def counted(count: int) -> str:
-    """So many images, in words."""
-    return f"{count} image" + "s" * (count != 1)
 
 
 if __name__ == "__main__":

@@ -344,7 +344,7 @@ def _warn(name: str, files: list[str], left_out: dict[str, np.ndarray], cut: np.
         )
     if cut.any():
         logging.warning(
-            "%s: %d boxes reach beyond their image and are cut at its border (in %s)",
+            "%s: boxes that reach beyond their image are cut at its border: %d (in %s)",
             *(name, cut.sum(), where(cut)),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import logging
 
 from inputs.reading import DataError
-from inputs.splits import listed
+from inputs.splits import counted, listed
 
 FILE = "bad_files.txt"  # in the workdir
 NAMED = 5  # so many are named in a message
@@ -110,7 +110,7 @@ class Skipped:
         """The sentence for the end of a run; none where nothing was skipped."""
         count = self.count
         where = f", all named in {self._path}" if self._path is not None else ""
-        return f"skipped: {count} examples that cannot be used{where}" if count else ""
+        return f"skipped: {counted(count, 'example')} that cannot be used{where}" if count else ""
 
     def _append(self, *lines: str, mode: str = "a"):
         with contextlib.suppress(OSError), open(self._path or "", mode) as file:

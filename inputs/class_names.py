@@ -6,6 +6,8 @@ from typing import Any
 from inputs.files import read_lines
 from inputs.reading import DataError, is_name, shown
 
+_QUOTES = " \t\"'"  # which a shell may leave around a text, or its names
+
 
 def parse_class_names(found: Any, data_dir: str | None) -> tuple[str, ...] | None:
     """What `config.data.class_names` says.
@@ -23,11 +25,11 @@ def parse_class_names(found: Any, data_dir: str | None) -> tuple[str, ...] | Non
     if isinstance(found, (tuple, list)) and len(found) == 1:
         (found,) = found  # so a text of the command line comes
     if isinstance(found, str):
-        path = _file(found, data_dir)
+        path = _file(found.strip(_QUOTES), data_dir)
         if path is not None:
             names = read_lines(path, "the names of the classes")
         else:
-            names = [name.strip() for name in found.split(",")]
+            names = [name.strip(_QUOTES) for name in found.split(",")]
             names = names[:-1] if len(names) > 1 and not names[-1] else names
     elif isinstance(found, (tuple, list)):
         names = [str(name) if isinstance(name, int) else name for name in found]

@@ -20,8 +20,8 @@ from inputs.annotations import (
 from inputs.bad import NAMED, refuse_or_warn
 from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines, read_listed
-from inputs.found import Found
-from inputs.images import image_size, read_image
+from inputs.found import Found, turned_note
+from inputs.images import read_image, stored_size
 from inputs.reading import ANNOTATION_BYTES, DataError, inside, parse_json
 from inputs.splits import check_classes, listed, parse_split, slice_bounds
 from inputs.voc import parse_voc
@@ -102,12 +102,16 @@ def detection_source(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Files:
-    """Image files with their boxes, decoded when read; `bad` says what is wrong with some."""
+    """Image files with their boxes, decoded when read; `bad` says what is wrong with some.
+
+    `notes` are what `Found` has.
+    """
 
     paths: list[str]
     annotations: Annotations
     channels: int
     bad: Mapping[int, str]
+    notes: tuple[str, ...]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -144,6 +148,7 @@ class _Files:
             counts=tuple(counts.tolist()),
             bad=tuple(self.bad.values()),
             left_out=found.left_out,
+            notes=self.notes,
         )
 
     def ground_truth(self) -> dict[str, list[dict]]:
@@ -178,14 +183,14 @@ def _coco_json(
         inside(folder, entry["file_name"], f"a file_name of {path}") for entry in entries[span]
     ]
     check_files(paths, f"images of {path} (config.data.images names their folder)")
-    bad = _fill_in_sizes(entries[span], paths)
+    bad, notes = _fill_in_sizes(entries[span], paths, f"{root} {split}")
     refuse_or_warn(bad, len(paths), f"images of {path}", on_error, root=root)
     if bad:
         boxes = coco_entries(coco, "annotations", path)
         coco = coco | {"annotations": _without(boxes, entries[span], bad)}
     found = from_coco(coco, path, class_names=class_names, span=span)
     found = dataclasses.replace(found, left_out=(*lost, *found.left_out))
-    return _Files(paths, found, channels, bad)
+    return _Files(paths, found, channels, bad, notes)
 
 
 def _voc_xml(
@@ -220,7 +225,7 @@ def _voc_xml(
         objects += [{"image_id": id} | thing for thing in found]
     what, cannot = f"files of {root} {split}", "are no VOC annotations"
     refuse_or_warn(bad, len(files), what, on_error, root=root, cannot=cannot)
-    unread = _fill_in_sizes(images, paths)
+    unread, notes = _fill_in_sizes(images, paths, f"{root} {split}")
     refuse_or_warn(unread, len(paths), f"images of {root} {split}", on_error, root=root)
     if class_names is None:
         class_names = sorted({thing["category_id"] for thing in objects})
@@ -229,7 +234,7 @@ def _voc_xml(
         thing["category_id"] = ids.get(thing["category_id"], thing["category_id"])
     objects = _without(objects, images, unread)
     found = _annotations(images, objects, class_names, f"{root} {split}")
-    return _Files(paths, found, channels, unread | bad)
+    return _Files(paths, found, channels, unread | bad, notes)
 
 
 def _yolo(
@@ -261,7 +266,7 @@ def _yolo(
     images = [
         {"id": id, "file_name": os.path.relpath(path, root)} for id, path in enumerate(paths, 1)
     ]
-    bad = _fill_in_sizes(images, paths)
+    bad, notes = _fill_in_sizes(images, paths, f"{root} {split}")
     objects, absent = [], set(missing)
     for index, (image, file) in enumerate(zip(images, files, strict=True)):
         if index in bad or file in absent:
@@ -280,7 +285,7 @@ def _yolo(
             objects.append({"image_id": image["id"], "category_id": label + 1, "bbox": pixels})
     refuse_or_warn(bad, len(paths), f"examples of {root} {split}", on_error, root=root)
     found = _annotations(images, objects, names, f"{root} {split}")
-    return _Files(paths, found, channels, bad)
+    return _Files(paths, found, channels, bad, notes)
 
 
 def _annotations(
@@ -297,18 +302,21 @@ def _without(objects: list[dict], images: list[dict], bad: Mapping[int, str]) ->
     return [thing for thing in objects if thing["image_id"] not in ids] if ids else objects
 
 
-def _fill_in_sizes(images: list[dict], paths: list[str]) -> dict[int, str]:
+def _fill_in_sizes(
+    images: list[dict], paths: list[str], name: str
+) -> tuple[dict[int, str], tuple[str, ...]]:
     """Reads height and width from the images themselves where the annotations do not tell.
 
     Returns:
-      What is wrong with those that cannot be read.
+      What is wrong with those that cannot be read, and a note on those read that EXIF turns.
     """
-    bad = {}
+    bad, turned = {}, []
 
     def fill_in(index: int):
         image, path = images[index], paths[index]
         try:
-            image["height"], image["width"] = image_size(path, path)
+            (image["height"], image["width"]), is_turned = stored_size(path)
+            turned.append(is_turned)
         except DataError as error:
             image["height"] = image["width"] = 0
             bad[index] = str(error)
@@ -316,4 +324,4 @@ def _fill_in_sizes(images: list[dict], paths: list[str]) -> dict[int, str]:
     unknown = [i for i, x in enumerate(images) if not (x.get("height") and x.get("width"))]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(fill_in, unknown))
-    return dict(sorted(bad.items()))
+    return dict(sorted(bad.items())), turned_note(sum(turned), len(paths), name, "boxes")

@@ -25,7 +25,7 @@ class Found:
       images: of pixels: the images that hold each class.
       bad: a sentence for each example that is known to be of no use.
       left_out: a line for each thing else that was left out, a box, say.
-      notes: sentences about files that are not taken.
+      notes: sentences about files that are not taken, or not as they are shown.
     """
 
     examples: int
@@ -45,6 +45,17 @@ class Found:
 def found_in(source: Any) -> Found:
     """What a source says that it holds, or at least how many examples."""
     return getattr(source, "found", None) or Found(len(source))
+
+
+def turned_note(turned: int, count: int, name: str, what: str) -> tuple[str, ...]:
+    """About images of `name`, `turned` of `count`, that EXIF has shown otherwise than stored."""
+    if not turned:
+        return ()
+    return (
+        f"{name}: {turned} of {count} images have an EXIF rotation, which is not applied, as {what}"
+        " are held to be of the stored pixels: where they are not, store these upright"
+        " (mogrify -auto-orient)",
+    )
 
 
 def table(found: Mapping[str, Found], class_names: Sequence[str]) -> str:

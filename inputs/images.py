@@ -76,12 +76,16 @@ def orientation(encoded: bytes | str, name: str) -> int:
     if isinstance(encoded, bytes) and encoded[:2] == _JPEG and b"Exif" not in encoded[:_EXIF_BYTES]:
         return 1
     with _open(encoded, name) as image:
-        if image.format == "TIFF":  # which Pillow turns itself
-            return 1
-        try:
-            found = image.getexif().get(ExifTags.Base.Orientation)
-        except _DAMAGED:  # of the picture that says nothing
-            return 1
+        return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # which Pillow turns itself
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGED:  # of the picture that says nothing
+        return 1
     return found if found in _TURNS else 1
 
 
@@ -199,6 +203,19 @@ def image_size(encoded: bytes | str, name: str, *, upright: bool = False) -> tup
         height, width = image.height, image.width
     turned = upright and orientation(encoded, name) >= 5
     return (width, height) if turned else (height, width)
+
+
+def stored_size(path: str) -> tuple[tuple[int, int], bool]:
+    """Height and width of an image file's pixels, and whether EXIF has them shown otherwise.
+
+    Both are from its head: an EXIF that stands behind the pixels is not seen.
+
+    Raises:
+      DataError: it is no image, or too large a one.
+    """
+    with _open(path, path) as image:
+        turned = "exif" in image.info and _orientation(image) > 1
+        return (image.height, image.width), turned
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 from inputs.bad import refuse_or_warn
 from inputs.examples import Source
 from inputs.files import check_files, find_images, read_lines
-from inputs.found import Found
-from inputs.images import DataError, image_size, read_image
+from inputs.found import Found, turned_note
+from inputs.images import DataError, orientation, read_image, stored_size
 from inputs.joint_transforms import IGNORE
 from inputs.mask_values import MaskValues, mask_values
 from inputs.reading import inside, read_file
@@ -117,7 +117,7 @@ class _Masks:
     def __getitem__(self, index: int) -> SegmentationExample:
         image_path, mask_path = self.paths[index]
         image = read_image(image_path, self.channels)
-        mask, _ = _read_mask(mask_path, image.shape[:2], self.values)
+        mask, _ = _read_mask(mask_path, image_path, image.shape[:2], self.values)
         return {"image": image, "mask": mask, "index": np.int32(index)}
 
 
@@ -144,12 +144,18 @@ def _find(
 
 
 def _read_mask(
-    path: str, size: tuple[int, ...], values: MaskValues
+    path: str, image_path: str, size: tuple[int, ...], values: MaskValues
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A mask, uint8 `[height, width]`, and the pixels of each of its values, int64 `[256]`."""
+    """A mask, uint8 `[height, width]`, and the pixels of each of its values, int64 `[256]`.
+
+    Raises:
+      DataError: it cannot be read, or is not of `size`, that of its image.
+    """
     mask, counts = values.read(read_file(path), path)
     if mask.shape != size:
-        raise DataError(f"{path} is {mask.shape} (height, width), its image {size}.")
+        turned = orientation(image_path, image_path) > 1
+        exif = ": the image has an EXIF rotation, which is not applied" if turned else ""
+        raise DataError(f"{path} is {mask.shape} (height, width), its image {size}{exif}.")
     return mask, counts
 
 
@@ -159,10 +165,10 @@ _MANY = 1000  # masks, which take some seconds
 def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
     """Reads all masks, counts their classes, and raises what is wrong with them."""
 
-    def check(paths: tuple[str, str]) -> tuple[tuple[int, int], np.ndarray] | str:
+    def check(paths: tuple[str, str]) -> tuple[tuple[int, int], bool, np.ndarray] | str:
         try:
-            size = image_size(paths[0], paths[0])
-            return size, _read_mask(paths[1], size, source.values)[1]
+            size, turned = stored_size(paths[0])
+            return size, turned, _read_mask(paths[1], paths[0], size, source.values)[1]
         except DataError as error:
             return str(error)
 
@@ -173,7 +179,7 @@ def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
     bad = {i: result for i, result in enumerate(results) if isinstance(result, str)}
     good = [result for result in results if not isinstance(result, str)]
     refuse_or_warn(bad, len(results), f"examples of {root} {split}", on_error, root=root)
-    pixels = np.array([counts for _, counts in good])
+    sizes, turned, pixels = map(np.array, zip(*good, strict=True))
     values = np.any(pixels, axis=0)
     names = source.class_names
     if values[IGNORE] and not values[1:IGNORE].any() and not source.values.named:
@@ -183,12 +189,13 @@ def _checked(source: _Masks, root: str, split: str, on_error: str) -> _Masks:
             " label to ignore: set config.data.mask_values to"
             f' "0={classes[0]},{IGNORE}={classes[1]}".'
         )
-    heights, widths = zip(*(size for size, _ in good), strict=True)
+    height, width = sizes.max(0).tolist()
     found = Found(
         len(results),
         unit="pixels",
         counts=tuple(pixels[:, : len(names)].sum(0).tolist()),
         images=tuple((pixels[:, : len(names)] > 0).sum(0).tolist()),
         bad=tuple(bad.values()),
+        notes=turned_note(sum(turned), len(good), f"{root} {split}", "masks"),
     )
-    return dataclasses.replace(source, max_size=(max(heights), max(widths)), found=found)
+    return dataclasses.replace(source, max_size=(height, width), found=found)

@@ -16,7 +16,7 @@ from inputs.files import IMAGE_SUFFIXES
 from inputs.found import Found, found_in
 from inputs.images import EncodedImage
 from inputs.reading import DataError, is_name, read_file, shown
-from inputs.splits import check_classes, listed, parse_split, slice_bounds
+from inputs.splits import check_classes, counted, listed, parse_split, slice_bounds
 
 _MNIST_TRAIN = 4000
 
@@ -237,15 +237,18 @@ def _notes(folder: str, others: list[str], loose: list[str]) -> tuple[str, ...]:
     notes = []
     if others:
         others = sorted(others)
-        kinds = collections.Counter(os.path.splitext(name)[1] or "others" for name in others)
-        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(NAMED))
+        kinds = collections.Counter(os.path.splitext(name)[1] for name in others)
+        told = ", ".join(
+            f"{count:,} {kind}" if kind else counted(count, "other")
+            for kind, count in kinds.most_common(NAMED)
+        )
         notes.append(
-            f"{folder}: {told} in class folders are not taken, of {', '.join(IMAGE_SUFFIXES)} alone"
+            f"{folder}: not taken: {told} in class folders, of {', '.join(IMAGE_SUFFIXES)} alone"
             f" ({listed(others, NAMED)})"
         )
     if loose:
         notes.append(
-            f"{folder}: {len(loose):,} images outside of class folders are not taken"
+            f"{folder}: not taken: {counted(len(loose), 'image')} outside of class folders"
             f" ({listed(loose, NAMED)})"
         )
     return tuple(notes)

@@ -49,6 +49,11 @@ def check_classes(
         )
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of something, in words."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def listed(names: Iterable[str], limit: int = 12) -> str:
     """The first names, and how many there are when that is not all; none at full length."""
     names = [shortened(name) for name in names]

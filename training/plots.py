@@ -48,7 +48,7 @@ def curves(records: list[dict], best_metric: str) -> "matplotlib.figure.Figure":
     figure = matplotlib.figure.Figure((5 * _COLUMNS, 3 * rows))
     # Beside each panel is room for its legend.
     edges = {"bottom": 0.5 / (3 * rows), "top": 1 - 0.35 / (3 * rows)}
-    figure.subplots_adjust(left=0.04, right=0.885, **edges, wspace=0.75, hspace=0.4)
+    figure.subplots_adjust(left=0.05, right=0.885, **edges, wspace=0.75, hspace=0.4)
     colors = matplotlib.color_sequences["petroff10"]
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).flat
     for (title, lines), axis in zip(panels.items(), axes, strict=False):
@@ -69,6 +69,7 @@ def curves(records: list[dict], best_metric: str) -> "matplotlib.figure.Figure":
                 label=label if len(label) <= 18 else f"{label[:17]}…",
             )
             values += [value for value in y if math.isfinite(value)]
+        axis.ticklabel_format(axis="y", scilimits=(-3, 4))  # short ones, for which there is room
         if title == "loss" and values and 0 < 20 * min(values) < max(values):
             axis.set_yscale("log")
         if best is not None:

@@ -127,7 +127,7 @@ def test_boxes_across_the_border_are_cut_for_training_only(caplog):
     np.testing.assert_allclose(example["boxes"], [(50, 0, 60, 15), (10, 70.4, 15, 80)], rtol=1e-6)
     # Less than a pixel is rounding.
     assert messages == [
-        "set: 1 boxes reach beyond their image and are cut at its border (in 3.jpg)"
+        "set: boxes that reach beyond their image are cut at its border: 1 (in 3.jpg)"
     ]
     assert [a["bbox"] for a in got.ground_truth()["annotations"]] == [
         a["bbox"] for a in data["annotations"]

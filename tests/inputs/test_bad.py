@@ -97,7 +97,7 @@ def test_what_other_processes_skip_counts(tmp_path):
     skipped.keep_in(tmp_path / "bad_files.txt")
     for _ in range(2):
         pickle.loads(pickle.dumps(skipped)).add("a.png is no image.")
-    assert skipped.count == 1 and skipped.total.startswith("skipped: 1 examples")
+    assert skipped.count == 1 and skipped.total.startswith("skipped: 1 example that")
 
 
 def test_without_a_file_all_are_named(caplog):

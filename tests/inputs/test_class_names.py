@@ -15,6 +15,9 @@ from inputs.images import DataError
         ("cell", ("cell",)),
         ((0, 1), ("0", "1")),
         (("sky,tall tree",), ("sky", "tall tree")),  # as the command line gives it
+        (('"sky,tall tree"',), ("sky", "tall tree")),  # with the quotes
+        ("'sky', \"tall tree\"", ("sky", "tall tree")),
+        ('"@names.txt"', ("traffic light", "sky")),
         (("@names.txt",), ("traffic light", "sky")),
         (("cell",), ("cell",)),
         (7, ("7",)),

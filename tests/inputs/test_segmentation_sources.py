@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inputs.found import found_in
 from inputs.images import DataError
 from inputs.joint_transforms import segmentation_transform
 from inputs.pipeline import eval_batches
@@ -151,6 +152,20 @@ def test_everything_wrong_is_named_with_a_count(tmp_path):
         "cut.png cannot be decoded",
     ):
         assert text in str(error.value)
+
+
+def test_an_exif_rotation_is_told(tmp_path):
+    """One of a mask of the stored pixels, and one whose mask is as it is shown."""
+    write(tmp_path, {"upright": mask_of(), "stored": mask_of(), "shown": mask_of(30, 20)})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("stored", "shown"):
+        Image.new("RGB", (30, 20)).save(tmp_path / "images" / f"{name}.jpg", exif=exif)
+    with pytest.raises(DataError) as error:
+        opened(tmp_path)
+    assert "its image (20, 30): the image has an EXIF rotation, which is not" in str(error.value)
+    (note,) = found_in(opened(tmp_path, on_error="skip")).notes
+    assert "train: 1 of 2 images have an EXIF rotation, which is not applied, as masks" in note
 
 
 def test_what_is_wrong_can_be_skipped(tmp_path, caplog):

@@ -182,9 +182,9 @@ def test_what_is_not_taken_is_said(tmp_path):
     source = classification_source("image_folder", str(tmp_path), "train")
     assert source.found.counts == (6, 6, 6)
     in_folders, loose = source.found.notes
-    assert "train: 7 .tif, 1 .txt, 1 others in class folders are not taken" in in_folders
+    assert "train: not taken: 7 .tif, 1 .txt, 1 other in class folders, of" in in_folders
     assert "(ant/notes.txt, ant/sub, cat/0.tif, cat/1.tif, cat/2.tif, ... (9 in all))" in in_folders
-    assert loose.endswith("1 images outside of class folders are not taken (loose.png)")
+    assert loose.endswith("not taken: 1 image outside of class folders (loose.png)")
     assert classification_source("image_folder", str(tmp_path), "val").found.notes == ()
     assert Cached(source).found == source.found
     for path in (tmp_path / "train" / "cat").glob("*.jpg"):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from inputs.detection_sources import detection_source
+from inputs.found import found_in
 from inputs.images import DataError
 
 NAMES = "names: [ant, bee]\n"
@@ -222,3 +223,16 @@ def test_lines_of_a_list_lie_in_the_folder(tmp_path):
     (tmp_path / "in" / "list.txt").write_text("../out.png")
     with pytest.raises(DataError, match="a line of .*list.txt is '../out.png', which does not lie"):
         opened(tmp_path / "in")
+
+
+def test_images_with_an_exif_rotation_are_counted(tmp_path):
+    ultralytics(tmp_path)
+    assert found_in(opened(tmp_path)).notes == ()
+    exif = Image.Exif()
+    for name, value in (("a", 3), ("b", 8), ("c", 1)):
+        exif[0x0112] = value
+        Image.new("RGB", (80, 60)).save(tmp_path / f"images/train/{name}.jpg", exif=exif)
+    source = opened(tmp_path)
+    (note,) = found_in(source).notes
+    assert "train: 2 of 3 images have an EXIF rotation, which is not applied, as boxes" in note
+    assert one_box(source[1]) == CORNERS

@@ -105,7 +105,9 @@ def test_many_metrics_are_in_panels_of_their_kinds_in_colours_of_their_own():
 
 
 def test_nothing_is_cut_and_legends_lie_beside_their_panels():
-    for figure in (detected(10), curves(RECORDS, "top1")):
+    long = {"sched/learning_rate": 0.000583, "train/top1": 0.50105}  # numbers of many digits
+    near = [record | long | {"train/loss": 2.30043 + 1e-5 * record["step"]} for record in RECORDS]
+    for figure in (detected(10), *(curves(rows, "top1") for rows in (RECORDS, near, near[:1]))):
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         panels = [axis.get_window_extent(renderer) for axis in figure.axes]
