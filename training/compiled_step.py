@@ -95,7 +95,7 @@ def compile_train_step(
     )
 
 
-def _options(topology: Topology | None) -> dict[str, bool] | None:
+def _options(topology: Topology | None) -> dict[str, str | bool] | None:
     if topology is None or isinstance(topology.chip, Tpu):
         return None
     # Where there is no GPU nothing is tried out, and XLA's first choice for a product of matrices

@@ -138,7 +138,10 @@ def _print_sites(plan: Plan):
         places[plan.task.drop.place_of(site)].append(site)
     own = places.pop(None, [])
     listed = "".join(f", {place}: {len(places[place])}" for place in sorted(places))
-    print(f"\n{plan.config.drop.kind} sites: {len(reports) - len(own)}{listed}")
+    if plan.config.drop.kind == "none":
+        print("\nno drop sites: this variant drops nothing")
+    else:
+        print(f"\n{plan.config.drop.kind} sites: {len(reports) - len(own)}{listed}")
     if own:
         print(f"{len(own)} sites of the network's own besides")
     for site, report in reports.items():

@@ -77,7 +77,7 @@ def test_a_gpus_step_takes_its_bytes_and_its_collectives(plan, lowered, step):
 
 
 @pytest.mark.parametrize(("chip", "told"), [(GPUS["h100"], False), (TPUS["v5e"], None)])
-def test_where_no_gpu_is_triton_has_no_part(plan, lowered, chip, told, monkeypatch):
+def test_where_no_gpu_is_triton_has_no_part(plan, lowered, chip, told):
     options = []
 
     def compile(given):

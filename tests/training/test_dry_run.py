@@ -62,6 +62,14 @@ def test_the_sites_are_listed_with_their_maps(text):
     assert "\n".join(["", *expected, ""]) in text and "the network's own" not in text
 
 
+def test_a_variant_that_drops_nothing_says_so(capsys):
+    config = tiny.get_config()
+    config.drop.kind = "none"
+    dry_run(config, make_task, jax.devices()[:2])
+    text = capsys.readouterr().out
+    assert "\nno drop sites: this variant drops nothing\n" in text and "sites: 0" not in text
+
+
 def test_the_schedules_are_told_at_their_turns(text):
     """24 steps, 4 an epoch; warm-up to 0.8 in two steps, and a tenth of it after 3 and 5 epochs."""
     rates = {0: 0.2, 2: 0.8, 8: 0.8, 12: 0.08, 16: 0.08, 23: 0.008}
