@@ -15,6 +15,8 @@ from training.plan import Plan
 if TYPE_CHECKING:  # else a start waits for it
     import matplotlib.figure
 
+ARE_FOR = "class activation maps are for classifiers whose last layer takes the mean of a map"
+
 
 def activation_maps(features: jax.Array, kernel: jax.Array, labels: jax.Array) -> jax.Array:
     """The class activation map of a class for each image.
@@ -40,8 +42,8 @@ def make_maps(plan: Plan):
     features = plan.task.architecture.features
     if plan.config.task != "classification" or features is None:
         raise ConfigError(
-            "class activation maps are for classifiers whose last layer takes the mean of a map: "
-            f"this run is of task {plan.config.task!r} and model {plan.config.model.name!r}"
+            f"{ARE_FOR}: this run is of task {plan.config.task!r} and model "
+            f"{plan.config.model.name!r}"
         )
 
     def maps(variables: dict[str, Any], batch: dict[str, jax.Array], labels: jax.Array):

@@ -10,6 +10,7 @@ from jax import export
 from exporting import card
 from exporting.program import served
 from exporting.served import MAP
+from prediction.cam import ARE_FOR
 from prediction.predictor import Predictor
 from prediction.trained import set_min_score
 from tasks import make_task
@@ -52,8 +53,7 @@ class ExportedRun(Predictor):
         self._cam = cam
         if cam and MAP not in self.card["outputs"]:
             raise ConfigError(
-                "class activation maps are for classifiers whose last layer takes the mean of a "
-                f"map: {folder} gives none, of task {config.task!r} and model "
+                f"{ARE_FOR}: {folder} gives none, of task {config.task!r} and model "
                 f"{config.model.name!r}"
             )
         step = self.card["step"]
