@@ -195,14 +195,20 @@ class Collective:
 def collectives(module: Module) -> list[Collective]:
     """All collectives of a program, those inside of fusions and loops included.
 
-    A loop that turns as often as data says counts once, of a conditional every branch.
+    A loop that turns as often as data says counts once, of a conditional every branch. What a TPU
+    sends while several kernels compute stands in each kernel of that chain, and counts once.
     """
+    chained = set()
 
     def inside(computation: str, times: int) -> Iterator[Collective]:
         ops = module.computations[computation]
         for op in ops.values():
             kind = op.kind.removesuffix("-done")
             if kind in COLLECTIVES:
+                if chain := re.search(r'channel_id=(\d+).*chain_id="\d+"', op.rest):
+                    if chain[1] in chained:
+                        continue
+                    chained.add(chain[1])
                 # A `-done` takes its `-start`, which holds both what went in and what comes out.
                 taken = 0 if kind != op.kind else sum(nbytes(ops[x].shape) for x in op.operands)
                 yield Collective(kind, max(nbytes(op.shape), taken), times)

@@ -173,6 +173,32 @@ def test_collectives_are_found_wherever_they_are():
     ]
 
 
+# One gather beside two kernels of a TPU, as it prints them.
+CHAINED = """\
+%begin (p: f32[256]) -> f32[1024] {
+  %p = f32[256]{0} parameter(0)
+  ROOT %gather = f32[1024]{0} all-gather(%p), channel_id=4, frontend_attributes={chain_id="1"}
+}
+
+%end (p.1: f32[256]) -> f32[1024] {
+  %p.1 = f32[256]{0} parameter(0)
+  ROOT %gather.1 = f32[1024]{0} all-gather(%p.1), channel_id=4, frontend_attributes={chain_id="1"}
+}
+
+ENTRY %main (x: f32[256]) -> f32[1024] {
+  %x = f32[256]{0} parameter(0)
+  %one = f32[1024]{0} fusion(%x), kind=kCustom, calls=%begin
+  %two = f32[1024]{0} fusion(%x), kind=kCustom, calls=%end
+  ROOT %other = f32[1024]{0} all-gather(%x), channel_id=5
+}
+"""
+
+
+def test_a_collective_beside_several_kernels_is_one():
+    gather = hlo.Collective("all-gather", 4096, 1)
+    assert hlo.collectives(hlo.parse(CHAINED)) == [gather, gather]
+
+
 def test_collectives_of_a_real_program():
     """A sum over the devices, 7 times in a loop: one array of 96 bytes."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
