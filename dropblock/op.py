@@ -100,11 +100,12 @@ def keep(x, dropped, shape, scale=None) -> jax.Array:
     # mask from the convolutions that XLA fuses it with.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def unpack_and_keep(x, dropped, scale):
-        mask = words.unpack(dropped, shape)
+        # Chosen before it is wide and scaled: a TPU's compiler has less to do for each reader.
+        kept = jnp.where(words.unpack(dropped, shape), jnp.zeros_like(x), x)
         if scale is None:
-            return jnp.where(mask, jnp.zeros_like(x), x)
-        wide = x if jnp.finfo(x.dtype).bits > 32 else x.astype(jnp.float32)
-        return jnp.where(mask, 0.0, wide * scale).astype(x.dtype)
+            return kept
+        wide = kept if jnp.finfo(x.dtype).bits > 32 else kept.astype(jnp.float32)
+        return (wide * scale).astype(x.dtype)
 
     return unpack_and_keep(x, dropped, scale)
 

@@ -6,7 +6,7 @@ Channels stay where they are in memory, next to one another. Words hold cells in
   several words. So there are few words to draw and to grow in, and a step along any axis but the
   last is a shift by a number of bits that is known beforehand.
 - as rows, uint8, uint16 or uint32: a row is one word, or several of 32 bits. So a cell is read by
-  an AND with a constant. This is what is kept and applied.
+  a shift by a constant. This is what is kept and applied.
 """
 
 import functools
@@ -95,8 +95,9 @@ def unpack(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         # A TPU is slow to lay out, others read but one word for each cell then.
         few = choose if of_row <= _FEW else lay_out
         words = jax.lax.platform_dependent(words, tpu=few, default=lay_out)
-    one = (np.uint32(1) << bit).astype(words.dtype)
-    return (words & one != 0).reshape(batch, *shape, channels)
+    # Not an AND with each bit: a TPU's compiler has that many constants to lay out at every reader.
+    one = words.dtype.type(1)
+    return (words >> bit.astype(words.dtype) & one != 0).reshape(batch, *shape, channels)
 
 
 def count(words: jax.Array, axes) -> jax.Array:
