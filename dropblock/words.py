@@ -95,7 +95,7 @@ def unpack(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         # A TPU is slow to lay out, others read but one word for each cell then.
         few = choose if of_row <= _FEW else lay_out
         words = jax.lax.platform_dependent(words, tpu=few, default=lay_out)
-    # Not an AND with each bit: a TPU's compiler has that many constants to lay out at every reader.
+    # Not an AND with the one bit, which costs a TPU's compiler more at every reader.
     one = words.dtype.type(1)
     return (words >> bit.astype(words.dtype) & one != 0).reshape(batch, *shape, channels)
 
