@@ -23,12 +23,15 @@ turn as often as data says ("open") count once, here as for the op: multiply the
 import argparse
 import contextlib
 import functools
+import multiprocessing
 import os
 import pathlib
 import re
+import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -187,8 +190,12 @@ def table(header, rows):
 # --- The step.
 
 
-def step_cost(config, there):
+def step_cost(args, variant):
     """What compiling a config's training step takes, and what the compiler says of it."""
+    there = _topology_of_step(args)
+    config = config_of(args.step, variant)
+    config.batch_size = args.batch_size * len(there.devices)
+    config.dtype = args.dtype
     plan = make_plan(config, make_task, there.devices, need_data=False)
     began = time.monotonic()
     lowered = plan.lower_train_step()
@@ -202,6 +209,32 @@ def step_cost(config, there):
         "loops": step.loops,
         "open loops": step.open_loops,
         "all-reduces": sum(one.times for one in step.collectives if one.kind == "all-reduce"),
+    }
+
+
+def step_costs(cost, rounds):
+    """Variant -> the medians of what `cost(variant)` gives in some rounds.
+
+    The variants run side by side, each in a process of its own on a half of the cores, and change
+    places each round: on a machine that is slow now and then they are held against each other only
+    where they share the time, and of two compiles in one process the second takes longer.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    halves = [cores[::2], cores[1::2] or cores]
+    spawn = multiprocessing.get_context("spawn")
+    costs = []
+    for turn in range(rounds):
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+        with contextlib.ExitStack() as stack:
+            waiting = []
+            for variant, half in zip(VARIANTS, halves, strict=True):
+                pool = ProcessPoolExecutor(1, spawn, os.sched_setaffinity, (0, half))
+                waiting.append(stack.enter_context(pool).submit(cost, variant))
+            costs.append([one.result() for one in waiting])
+        halves.reverse()
+    return {
+        variant: {part: statistics.median(one[part] for one in of) for part in of[0]}
+        for variant, of in zip(VARIANTS, zip(*costs, strict=True), strict=True)
     }
 
 
@@ -224,6 +257,7 @@ def main():
     parser.add_argument("--step", metavar="CONFIG", help="a file in configs/: a step in its place")
     parser.add_argument("--batch_size", type=int, default=64, help="of a step, on each chip")
     parser.add_argument("--topology", help="of a step, such as v5e:4x4; default: a host of --chip")
+    parser.add_argument("--rounds", type=int, default=1, help="of a step, for its seconds")
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
     if args.step and args.chip in GPUS:
@@ -234,20 +268,18 @@ def main():
         raise SystemExit(f"error: {error}") from error
 
 
+def _topology_of_step(args):
+    return topology(args.topology or f"{args.chip}:{TPUS[args.chip].smallest}")
+
+
 def _step(args):
-    there = topology(args.topology or f"{args.chip}:{TPUS[args.chip].smallest}")
+    there = described(_topology_of_step(args))
     print(
-        f"{args.step}, {args.batch_size} images on each, {args.dtype}; {described(there)}\n",
+        f"{args.step}, {args.batch_size} images on each, {args.dtype}, rounds: {args.rounds}; "
+        f"{there}\n",
         flush=True,
     )
-    costs = {}
-    for variant in VARIANTS:
-        print(variant, file=sys.stderr, flush=True)
-        config = config_of(args.step, variant)
-        config.batch_size = args.batch_size * len(there.devices)
-        config.dtype = args.dtype
-        costs[variant] = step_cost(config, there)
-    show_step(costs)
+    show_step(step_costs(functools.partial(step_cost, args), args.rounds))
 
 
 def _op(args):

@@ -1,5 +1,7 @@
 """What is read from compilers' texts; no compiler for an accelerator is needed."""
 
+import os
+
 import jax
 
 from benchmarks import accelerators, machine_code
@@ -91,3 +93,17 @@ def test_tables_of_the_op_and_the_step(capsys):
         {"baseline": {"Mcycles": 50.0, "loops": 0}, "dropblock": {"Mcycles": 51.0, "loops": 2}}
     )
     assert "| ratio | 1.020 | - |" in capsys.readouterr().out
+
+
+def cost_in_a_process(variant):
+    cores = os.sched_getaffinity(0)
+    return {"of the variant": len(variant), "process": os.getpid(), "cores": len(cores)}
+
+
+def test_a_step_is_compiled_both_ways_in_processes_of_their_own():
+    costs = accelerators.step_costs(cost_in_a_process, rounds=1)
+    assert costs.keys() == {"baseline", "dropblock"}
+    assert all(cost["of the variant"] == len(variant) for variant, cost in costs.items())
+    assert len({os.getpid(), *(cost["process"] for cost in costs.values())}) == 3
+    cores = len(os.sched_getaffinity(0))
+    assert sum(cost["cores"] for cost in costs.values()) == max(cores, 2)
