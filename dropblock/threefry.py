@@ -27,6 +27,8 @@ def key_words(data: jax.Array, *, hashed: bool) -> tuple[jax.Array, jax.Array]:
     return threefry(first, data[-2], data[-1])
 
 
+# Its hundred operations are traced once for all sites of a network whose maps are alike.
+@jax.jit
 def threefry(key, high, low) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32 with 20 rounds (Salmon et al., 2011) of the counters `high`, `low`.
 
