@@ -175,13 +175,25 @@ def untimed(workdir):
     return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in records(workdir)]
 
 
+def saved_steps(checkpoints) -> list[int]:
+    """The steps that a folder of checkpoints has, in order."""
+    return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+
+
+def saved_shapes(workdir, step):
+    """What a checkpoint says of every array: its shape, and how it lay on the devices."""
+    path = workdir / "checkpoints" / str(step)
+    return ocp.metadata(path, checkpointable_name="state").metadata
+
+
 def arrays(workdir, step):
     """Every array of a checkpoint, by its path."""
     path = workdir / "checkpoints" / str(step)
-    shapes = ocp.metadata(path, checkpointable_name="state").metadata
     # Whatever devices they were on, of this process or of many.
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved_shapes(workdir, step)
+    )
     tree = ocp.load(path, shapes, checkpointable_name="state")
     return {
         jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)

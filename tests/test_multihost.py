@@ -7,7 +7,6 @@ import time
 
 import jax
 import pytest
-from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 from photos import photo
@@ -19,6 +18,8 @@ from processes import (
     once,
     records,
     run,
+    saved_shapes,
+    saved_steps,
     start_command,
     start_hosts,
     state,
@@ -169,11 +170,6 @@ def test_a_whole_run_is_that_of_one_process_and_stays_finished(whole):
     assert records(many) == before
 
 
-def last_saved(workdir):
-    """The step of a run's last checkpoint."""
-    return max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-
-
 @slow
 @pytest.mark.parametrize(
     ("task", "before", "after"),
@@ -184,7 +180,7 @@ def test_another_number_of_processes_goes_on(task, before, after, whole, tmp_pat
     after_step(processes[0], tmp_path, 2)
     processes[-1].send_signal(signal.SIGTERM)
     finish_hosts(processes, code=143)
-    saved = last_saved(tmp_path)
+    saved = saved_steps(tmp_path / "checkpoints")[-1]
     assert saved < STEPS[task]
     out = finish_hosts(start_hosts(tmp_path, after, **of(task)))[0]
     assert f"going on from step {saved} of {STEPS[task]}" in out
@@ -200,8 +196,8 @@ def test_a_state_cut_over_processes_is_that_of_one_and_goes_on_whole(tmp_path):
     after_step(processes[0], many, 5)
     processes[1].send_signal(signal.SIGTERM)
     finish_hosts(processes, code=143)
-    saved = last_saved(many)
-    arrays = jax.tree.leaves(ocp.metadata(many / "checkpoints" / str(saved), "state").metadata)
+    saved = saved_steps(many / "checkpoints")[-1]
+    arrays = jax.tree.leaves(saved_shapes(many, saved))
     assert any("data" in array.sharding_metadata.partition_spec for array in arrays)
     assert f"going on from step {saved} of" in run(many, wide)
     assert_same(records(many), records(one))

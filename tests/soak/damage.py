@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import tiny
+from processes import saved_steps
 from tasks import make_task
 from training.plan import make_plan
 
@@ -73,8 +74,8 @@ def soak(whole: pathlib.Path, folder: pathlib.Path, times: int, seed: int) -> It
     logger.addHandler(heard)
     logger.propagate = False  # hundreds of warnings that are meant
     source = whole / "checkpoints"
-    states = {step: _load(plan, source, str(step)) for step in _steps(source)}
-    for step in _steps(source):
+    states = {step: _load(plan, source, str(step)) for step in saved_steps(source)}
+    for step in saved_steps(source):
         for path in sorted(path for path in (source / str(step)).rglob("*") if path.is_file()):
             for name, damage in DAMAGES.items():
                 if path.stat().st_size == 0 and name in ("a flipped bit", "cut short"):
@@ -103,10 +104,6 @@ class _Heard(logging.Handler):
 
     def emit(self, record):
         self.texts.append(record.getMessage())
-
-
-def _steps(folder) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def _load(plan, folder, checkpoint) -> dict:
