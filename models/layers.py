@@ -1,6 +1,7 @@
 """What the layers of one network have in common: BatchNorm's constants, dtype, and platform."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -92,20 +93,33 @@ class BatchNorm(nnx.BatchNorm):
         self.group_size = group_size
 
     def __call__(self, x, use_running_average):
-        group = self.group_size
-        if use_running_average or not 0 < group < len(x):
+        if use_running_average:
             return super().__call__(x, use_running_average)
+        group = self.group_size
+        if not 0 < group < len(x):
+            group = len(x)
         if len(x) % group:
             raise ValueError(f"a batch of {len(x)} cannot be cut into groups of {group}")
-        graphdef, state = nnx.split(self)
+        y, mean, var = _normalize_groups(*nnx.split(self), x, group)
+        # Not `[...] =`, which asks a tracer for its sharding, and the refusal is slow to word.
+        self.mean.set_value(mean)
+        self.var.set_value(var)
+        return y
 
-        def of_one(x):
-            norm = nnx.merge(graphdef, state, copy=True)
-            return nnx.BatchNorm.__call__(norm, x, False), norm.mean[...], norm.var[...]
 
-        y, mean, var = jax.vmap(of_one)(x.reshape(-1, group, *x.shape[1:]))
-        self.mean[...], self.var[...] = mean.mean(0), var.mean(0)
-        return y.reshape(x.shape)
+# Traced once for all maps that are alike.
+@functools.partial(jax.jit, static_argnames=("graphdef", "group"))
+def _normalize_groups(graphdef, state, x, group):
+    """`x` normalized by groups of so many examples, and what the running statistics become."""
+
+    def of_one(x):
+        norm = nnx.merge(graphdef, state, copy=True)
+        return nnx.BatchNorm.__call__(norm, x, False), norm.mean[...], norm.var[...]
+
+    if group == len(x):
+        return of_one(x)
+    y, mean, var = jax.vmap(of_one)(x.reshape(-1, group, *x.shape[1:]))
+    return y.reshape(x.shape), mean.mean(0), var.mean(0)
 
 
 class ConvNorm(nnx.Module):

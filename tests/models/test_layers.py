@@ -77,3 +77,20 @@ def test_a_group_on_one_device_needs_no_other(group_size, talks):
     text = run.lower(X).compile().as_text()
     assert text is not None
     assert ("all-reduce" in text or "all-gather" in text) == talks
+
+
+@pytest.mark.parametrize("group_size", [0, 4])
+def test_norms_of_maps_that_are_alike_are_traced_once(group_size):
+    def of_two(x):
+        for _ in range(2):
+            x = batch_norm(group_size)(x, use_running_average=False)
+        return x
+
+    jaxpr = jax.make_jaxpr(of_two)(X)
+    traced = [
+        eqn.params["jaxpr"].jaxpr
+        for eqn in jaxpr.eqns
+        if eqn.params.get("name") == "_normalize_groups"
+    ]
+    assert len(traced) == 2
+    assert traced[0] is traced[1]
