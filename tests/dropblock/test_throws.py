@@ -72,22 +72,41 @@ def test_at_keep_prob_zero_no_seed_is_missing(key, spatial, block):
 
 def test_random_words_are_of_their_word_alone():
     key = (jnp.uint32(1), jnp.uint32(2))
-    drawn = throws._random_words(key, (2, 3, 32), 0)
-    all_words = np.stack([np.asarray(next(drawn)) for _ in range(16)])
-    assert len(np.unique(all_words)) == all_words.size
+    all_words = np.stack(throws._random_words(key, (2, 3, 32), 0, 16))
+    assert len(np.unique(all_words)) == all_words.size == 16 * 2 * 3 * 32
     with pytest.raises(AssertionError, match="more random words"):
-        next(drawn)
-    drawn = throws._random_words(key, (2, 1, 32), 2)
-    np.testing.assert_array_equal(next(drawn)[:, 0], all_words[0, :, 2])
+        throws._random_words(key, (2, 3, 32), 0, 17)
+    last = throws._random_words(key, (2, 1, 32), 2, 3)
+    np.testing.assert_array_equal(np.stack(last)[:, :, 0], all_words[:4, :, 2])
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 5])
+def test_random_words_at_once_are_those_drawn_one_by_one(pairs):
+    key, counters = (jnp.uint32(1), jnp.uint32(2)), np.arange(3 * pairs, dtype=np.uint32) * 7
+    one_by_one, at_once = (
+        form(key, (2, 3, 4), counters.reshape(pairs, 3))
+        for form in (throws._one_by_one, throws._at_once)
+    )
+    np.testing.assert_array_equal(np.stack(one_by_one), np.stack(at_once))
+
+
+def test_a_tpu_draws_its_random_words_at_once(key):
+    def barriers(platform):
+        mask = jax.jit(lambda key: dropblock_mask(key, (8, 14, 14, 64), 0.9, 7))
+        text = mask.trace(key).lower(lowering_platforms=(platform,)).as_text()
+        return text.count("optimization_barrier")
+
+    assert barriers("tpu") == 1
+    assert barriers("cuda") == 0
 
 
 @pytest.mark.parametrize("shape", [(6,), (5, 7), (3, 64), (3, 70)])
 def test_no_two_words_have_the_same_random_words(monkeypatch, shape):
     numbers, random_words = [], throws._random_words
 
-    def watched(key, shape, first):
+    def watched(key, shape, first, needed):
         numbers.extend(range(first, first + shape[1]))
-        return random_words(key, shape, first)
+        return random_words(key, shape, first, needed)
 
     monkeypatch.setattr(throws, "_random_words", watched)
     key, bits = (jnp.uint32(1), jnp.uint32(2)), Bits(2, Cells(shape), shape, 3)
