@@ -1,6 +1,7 @@
 """What one call computes, against literal numpy versions of the paper's and the authors' rules."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -304,7 +305,10 @@ def test_a_cpu_grows_words_not_elements(optimised_jit, key):
 def test_no_barrier_parts_the_mask_from_what_it_is_fused_with(key, platform):
     gradient = jax.jit(jax.grad(lambda x: dropblock(key, jnp.sin(x), 0.7, 3).sum()))
     lowered = gradient.trace(features((2, 8, 8, 4))).lower(lowering_platforms=(platform,))
-    assert "optimization_barrier" not in lowered.as_text()
+    barriers = [line for line in lowered.as_text().splitlines() if "optimization_barrier" in line]
+    # A TPU's random words are drawn apart; neither words of a mask (uint8 here) nor x are.
+    assert len(barriers) == (platform == "tpu")
+    assert all(set(re.findall(r"x([a-z]+\d+)>", line)) == {"ui32"} for line in barriers)
 
 
 @pytest.mark.parametrize("shared_mask", [False, True])
