@@ -104,6 +104,7 @@ def _random_words(key, shape, first, needed):
 
 
 def _one_by_one(key, shape, counters):
+    """Two random words after two, for `counters` `[pairs, words]`."""
     return [words for pair in counters for words in _pair(key, shape, pair)]
 
 
@@ -115,7 +116,7 @@ def _at_once(key, shape, counters):
 
 
 def _pair(key, shape, counters):
-    """Two random words for each of `[batch, counters, channels]`, which are those of channel 0."""
+    """Two random words for each of `[batch, counters, channels]`; `counters` are channel 0's."""
     batch, _, channels = shape
     shape = (batch, len(counters), channels)
     example, channel = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 2))
