@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,13 @@ def classification_source(
 
 
 class Cached:
-    """A source whose examples stay in memory, decoded, once they have been read.
+    """A source whose examples stay in memory, once they have been read, as `prepare` makes them.
 
     Errors are not kept: an example that cannot be read is tried again.
     """
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Source, prepare: Callable[[Any], np.ndarray] = lambda image: image):
+        self._source, self._prepare = source, prepare
         self._examples: dict[int, Mapping[str, Any]] = {}
 
     @property
@@ -83,7 +83,8 @@ class Cached:
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         if index not in self._examples:  # two threads may both read it, which does no harm
-            self._examples[index] = self._source[index]
+            example = self._source[index]
+            self._examples[index] = {**example, "image": self._prepare(example["image"])}
         return self._examples[index]
 
 

@@ -58,6 +58,8 @@ def make_transform(
     if kind not in KINDS:
         raise ValueError(f"transform is {kind!r}, expected one of {', '.join(KINDS)}")
 
+    fixed = fixed_part(kind, image_size)
+
     def imagenet_train(image, rng: np.random.Generator) -> np.ndarray:
         image = random_resized_crop(image, rng, image_size, quick=quick)
         return random_flip(image, rng) if flip else image
@@ -73,20 +75,17 @@ def make_transform(
         return central_part(image, image_size)
 
     def small_train(image, rng: np.random.Generator) -> np.ndarray:
-        image = pad_and_crop(resize(_decoded(image), image_size), rng, crop_padding)
+        image = pad_and_crop(fixed(image), rng, crop_padding)
         return random_flip(image, rng) if flip else image
 
-    def small_eval(image, rng: np.random.Generator) -> np.ndarray:
-        return resize(_decoded(image), image_size)
-
-    def unchanged(image, rng: np.random.Generator) -> np.ndarray:
-        return _decoded(image)
+    def fixed_alone(image, rng: np.random.Generator) -> np.ndarray:
+        return fixed(image)
 
     training, evaluation = {
         "imagenet": (imagenet_train, imagenet_eval),
         "inception": (inception_train, inception_eval),
-        "small": (small_train, small_eval),
-        "none": (unchanged, unchanged),
+        "small": (small_train, fixed_alone),
+        "none": (fixed_alone, fixed_alone),
     }[kind]
     if not train:
         return evaluation
@@ -101,6 +100,13 @@ def make_transform(
         return cut_out(image, rng, square, fill) if square else image
 
     return augmented
+
+
+def fixed_part(kind: str, image_size: int) -> Callable[[np.ndarray | EncodedImage], np.ndarray]:
+    """What a recipe does first to each image, always alike: a cache can hold its result."""
+    if kind == "small":
+        return lambda image: resize(_decoded(image), image_size)
+    return _decoded
 
 
 def on_image(transform: Transform) -> ExampleTransform:

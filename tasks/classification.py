@@ -74,7 +74,9 @@ class Classification(Task):
         source = sources.classification_source(
             data.name, data.dir, split, class_names=self.class_names, decode=data.cache
         )
-        return sources.Cached(source) if data.cache else source
+        if not data.cache:
+            return source
+        return sources.Cached(source, transforms.fixed_part(data.augment, data.image_size))
 
     def transform(self, train: bool) -> transforms.ExampleTransform:
         return transforms.on_image(self._image_transforms[train])

@@ -16,7 +16,7 @@ from inputs import prepare
 from inputs.images import DataError
 from inputs.pipeline import eval_batches, train_batches
 from inputs.sources import Cached, classification_source
-from inputs.transforms import make_transform, on_image
+from inputs.transforms import fixed_part, make_transform, on_image
 from photos import encoded, photo
 from toy_tfds import LABELS, feature, record, write_tfds
 
@@ -82,7 +82,7 @@ def test_cached_examples_are_read_once_and_the_same_in_every_epoch(tmp_path):
         make_transform("small", image_size=24, train=True, crop_padding=4, fill=(9, 9, 9))
     )
     options = {"batch_size": 5, "seed": 0, "num_threads": 0}  # threads may read one twice
-    cached = train_batches(Cached(Counting()), transform, **options)
+    cached = train_batches(Cached(Counting(), fixed_part("small", 24)), transform, **options)
     plain = train_batches(source, transform, **options)
     for _ in range(4):
         jax.tree.map(np.testing.assert_array_equal, next(cached), next(plain))
