@@ -242,7 +242,7 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     # ResNet-50 on 8 chips of a v5e by the TPU's compiler: experiments/results/input.md.
-    parser.add_argument("--feed", type=float, default=10_270, help="images/s to feed")
+    parser.add_argument("--feed", type=float, default=10_182, help="images/s to feed")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
