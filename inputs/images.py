@@ -30,8 +30,7 @@ _DAMAGED = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,  # where warnings are errors
 )
-_JPEG = b"\xff\xd8"
-_EXIF_BYTES = 2**16
+_JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # What shows the pixels upright, by EXIF's orientation.
 _TURNS = {
@@ -72,11 +71,24 @@ def orientation(encoded: bytes | str, name: str) -> int:
     Raises:
       DataError: it is no image.
     """
-    # Where it says nothing, as most do not, Pillow need not look; a JPEG has its EXIF first.
-    if isinstance(encoded, bytes) and encoded[:2] == _JPEG and b"Exif" not in encoded[:_EXIF_BYTES]:
+    # Where it says nothing, as most do not, Pillow need not look.
+    if isinstance(encoded, bytes) and not _may_have_exif(encoded):
         return 1
     with _open(encoded, name) as image:
         return _orientation(image)
+
+
+def _may_have_exif(encoded: bytes) -> bool:
+    """False for a JPEG whose segments, as far as the first scan, are well-formed and no EXIF."""
+    if encoded[:2] != _JPEG:
+        return True
+    position = 2
+    while (marker := encoded[position : position + 2]) != _SCAN:
+        well_formed = marker[:1] == b"\xff" != marker[1:]  # two of these are a filling
+        if not well_formed or encoded[position + 4 : position + 8] == b"Exif":
+            return True
+        position += 2 + int.from_bytes(encoded[position + 2 : position + 4])
+    return False
 
 
 def _orientation(image: Image.Image) -> int:
@@ -124,6 +136,14 @@ def _jpeg(encoded: bytes, factor: int = 1) -> np.ndarray | None:
         return simplejpeg.decode_jpeg(encoded, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG; zeros for all else."""
+    with contextlib.suppress(ValueError):
+        header: Any = simplejpeg.decode_jpeg_header(encoded)
+        return header[:2]
+    return 0, 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +219,10 @@ def image_size(encoded: bytes | str, name: str, *, upright: bool = False) -> tup
     Raises:
       DataError: it is no image, or too large a one.
     """
-    with _open(encoded, name) as image:
-        height, width = image.height, image.width
+    height, width = _jpeg_size(encoded) if isinstance(encoded, bytes) else (0, 0)
+    if not 0 < height * width <= MAX_PIXELS:  # Pillow has to see it
+        with _open(encoded, name) as image:
+            height, width = image.height, image.width
     turned = upright and orientation(encoded, name) >= 5
     return (width, height) if turned else (height, width)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from inputs.transforms import ExampleTransform
+from inputs.transforms import ExampleTransform, mirror
 
 IGNORE = 255  # the mask value of pixels that are neither trained on nor scored
 
@@ -181,7 +181,7 @@ class _View:
         """Mirrors, and pads at the bottom and right."""
         height, width = self._shape
         padded = np.empty((self._side, self._side, *pixels.shape[2:]), np.uint8)
-        padded[:height, :width] = pixels[:, ::-1] if self._flipped else pixels
+        padded[:height, :width] = mirror(pixels) if self._flipped else pixels
         padded[height:] = fill
         padded[:height, width:] = fill
         return padded

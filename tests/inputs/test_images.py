@@ -105,6 +105,15 @@ def test_a_photograph_is_upright_where_asked_for(orientation, kind, tmp_path):
     assert image_size(path, "a") == (40, 60)
 
 
+@pytest.mark.parametrize("before", [b"\xff\xe2\xff\xff" + bytes(2**16 - 3), b"\xff", b"\xff\xff"])
+def test_exif_is_found_behind_other_segments_and_fillings(before):
+    data, upright = turned(6)
+    start = data.index(b"Exif\0\0") - 4
+    data = data[:start] + before + data[start:]
+    np.testing.assert_array_equal(decode_image(data, "a", upright=True), upright)
+    assert image_size(data, "a", upright=True) == (60, 40)
+
+
 def test_a_tiff_is_upright_in_any_case():
     data, upright = turned(6, "TIFF")
     for image in (EncodedImage(data, "a"), EncodedImage(data, "a", upright=True)):
