@@ -4,6 +4,7 @@ Random ones draw from the generator they are given and from nothing else. Normal
 model's first operation, on the device: uint8 is a quarter of the bytes to move there.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -334,8 +335,8 @@ def _random_box(
     """
     ratio = rng.uniform(*aspect)
     smallest, largest = area[0] * height * width, area[1] * height * width
-    low = round(np.sqrt(smallest / ratio))
-    high = min(round(np.sqrt(largest / ratio)), height, int((width + 0.5) / ratio))
+    low = round(math.sqrt(smallest / ratio))
+    high = min(round(math.sqrt(largest / ratio)), height, int((width + 0.5) / ratio))
     rows = high if low >= high else int(rng.integers(low, high + 1))
     columns = round(rows * ratio)
     inside = 0 < rows <= height and 0 < columns <= width
