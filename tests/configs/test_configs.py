@@ -68,12 +68,19 @@ def test_the_fields_of_every_config_go_together(name, variant):
     assert (plan.task.drop.kind != "none") == (variant not in ("baseline", "scratch"))
 
 
+def _before(group):
+    return f"group{int(group[1]) - 1}"
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_variant_changes_the_same_fields_in_every_family(name):
     """What a family sets after its variant was chosen would make another method of it there."""
     family, (_, table) = FAMILIES[name], shared_by(name)
     was = fields_of(family.get_config("baseline"))
     for variant, fields in table.VARIANTS.items():
+        if name == "imagenette_small_resnet":  # its places are those of the group before
+            fields = {re.sub(r"group(\d)", _before, field): fields[field] for field in fields}
+            fields.pop("drop.places.group0", None)
         now = fields_of(family.get_config(variant))
         changed = {field: value for field, value in now.items() if value != was[field]}
         expected = {field: value for field, value in fields.items() if value != was[field]}
