@@ -1,0 +1,200 @@
+"""Do blocks beat cells? Accuracy against the block size, of runs on several machines together.
+
+    python -m experiments.blocks experiments/results/imagenette.csv
+    python -m experiments.blocks FILE.csv --add runs/search runs/final
+
+The file has a line for each run; `--add` puts the finished runs below folders there, each once.
+Printed are the accuracies on what was held out of the training split, by keep_prob, and those on
+the test set with their differences to no dropping and to block 1, by pairs of one seed; drawn, in
+FILE.png, the differences to block 1 against the block size. Intervals are 95 % t-intervals.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import matplotlib.figure
+
+from experiments.tables import paired, summary, to_csv
+from training.files import write
+from training.plots import save_figure
+from training.result import read as read_result
+
+# Of a run: its seed on another machine is another run.
+_IDENTITY = (
+    "network",
+    "train_split",
+    "eval_split",
+    "way",
+    "keep_prob",
+    "seed",
+    "devices",
+    "commit",
+)
+_CELLS = "block 1"
+
+
+def record_of(folder: pathlib.Path) -> dict[str, Any]:
+    """The line of a finished classification run, from its `config.json` and `result.json`."""
+    config = json.loads((folder / "config.json").read_text())
+    result, drop, data = read_result(folder / "result.json"), config["drop"], config["data"]
+    way = drop["kind"]
+    if way == "dropblock":
+        way = f"block {drop['block_size']}"
+    way += ", constant" if drop["kind"] != "none" and drop["schedule"] == "constant" else ""
+    way += ", shared mask" if drop["shared_mask"] else ""
+    model = config["model"]
+    return {
+        "network": f"{model['name']}{model['depth']} x{model['width_multiplier']:g}",
+        "train_split": data["train_split"],
+        "eval_split": data["eval_split"],
+        "way": way,
+        "keep_prob": 1.0 if drop["kind"] == "none" else drop["keep_prob"],
+        "seed": config["seed"],
+        "top1": round(result["final"]["top1"], 4),
+        "devices": result["devices"],
+        "commit": result["commit"][:7],
+        "seconds": result["seconds"],
+    }
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a file."""
+    numbers = {"keep_prob": float, "seed": int, "top1": float}
+    with path.open(newline="") as file:
+        return [
+            line | {key: number(line[key]) for key, number in numbers.items()}
+            for line in csv.DictReader(file)
+        ]
+
+
+def add(path: pathlib.Path, folders: list[pathlib.Path]):
+    """Puts the finished runs below `folders` into a file, those that are not there yet."""
+    lines = read(path) if path.exists() else []
+    lines += [
+        record_of(found.parent) for folder in folders for found in folder.rglob("result.json")
+    ]
+    each = {tuple(line[key] for key in _IDENTITY): line for line in reversed(lines)}
+    if not each:
+        sys.exit(f"error: no finished run below {', '.join(map(str, folders))}")
+    write(path, to_csv([each[key] for key in sorted(each)]))
+
+
+def chosen_by(lines: list[dict]) -> str:
+    """A table for each network: what was held out of the training split, by way and keep_prob."""
+    text = ""
+    for network in dict.fromkeys(line["network"] for line in lines):
+        own = [line for line in lines if line["network"] == network]
+        values: dict[tuple[str, float], list[float]] = {}
+        for line in own:
+            values.setdefault((line["way"], line["keep_prob"]), []).append(line["top1"])
+        keep_probs = sorted({keep_prob for _, keep_prob in values}, reverse=True)
+        text += f"\n{network}, held out of the training split:\n\n"
+        text += _row("keep_prob", *(f"{keep_prob:g}" for keep_prob in keep_probs))
+        text += _row(*["---"] * (1 + len(keep_probs)))
+        for way in sorted({way for way, _ in values}):
+            cells = [values.get((way, keep_prob), []) for keep_prob in keep_probs]
+            text += _row(way, *(f"{sum(c) / len(c):.2f} ({len(c)})" if c else "" for c in cells))
+    return text
+
+
+def compared(lines: list[dict]) -> dict[str, list[dict]]:
+    """For each network a record for each way: its mean, and its differences by pairs of a seed.
+
+    Raises:
+      SystemExit: two runs of one way and seed, of which the table could show either.
+    """
+    networks: dict[str, list[dict]] = {}
+    for network in dict.fromkeys(line["network"] for line in lines):
+        ways: dict[str, dict[int, float]] = {}
+        keep_probs: dict[str, set[float]] = {}
+        for line in lines:
+            if line["network"] != network:
+                continue
+            if line["seed"] in ways.setdefault(line["way"], {}):
+                sys.exit(f"error: {network}, {line['way']} has seed {line['seed']} twice")
+            ways[line["way"]][line["seed"]] = line["top1"]
+            keep_probs.setdefault(line["way"], set()).add(line["keep_prob"])
+        networks[network] = [
+            {"way": way, "keep_probs": sorted(keep_probs[way]), "seeds": len(own)}
+            | summary("top1", own)
+            | summary("to_none", paired(own, ways.get("none", {})) if way != "none" else {})
+            | summary("to_cells", paired(own, ways.get(_CELLS, {})) if way != _CELLS else {})
+            for way, own in sorted(ways.items(), key=lambda item: (item[0] != "none", item[0]))
+        ]
+    return networks
+
+
+def to_markdown(networks: dict[str, list[dict]]) -> str:
+    """The records of `compared` as a table for each network."""
+    text = ""
+    for network, records in networks.items():
+        text += f"\n{network}, test set:\n\n"
+        text += _row("", "keep_prob", "seeds", "top-1", "less none", f"less {_CELLS}")
+        text += _row(*["---"] * 6)
+        for record in records:
+            keep_probs = ", ".join(f"{value:g}" for value in record["keep_probs"])
+            numbers = [_number(record, name) for name in ("top1", "to_none", "to_cells")]
+            text += _row(record["way"], keep_probs, str(record["seeds"]), *numbers)
+    return text
+
+
+def draw(networks: dict[str, list[dict]]) -> matplotlib.figure.Figure:
+    """Blocks less cells, against the block size; at 0, no dropping."""
+    figure = matplotlib.figure.Figure((5.0, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for number, (network, records) in enumerate(networks.items()):
+        points = [
+            (int(way[1]) if way else 0, record["to_cells"], record["to_cells_interval"] or 0)
+            for record in records
+            if (way := re.fullmatch(r"block (\d+)", record["way"])) or record["way"] == "none"
+            if record["to_cells"] is not None
+        ]
+        if points:
+            sizes, means, halves = zip(*points, strict=True)
+            beside = [size + 0.12 * number for size in sizes]
+            axis.errorbar(beside, means, halves, fmt="o", ms=5, capsize=3, label=network)
+    axis.axhline(0, color="gray", lw=1)
+    axis.set(xlabel="block size (0: without dropping)", ylabel=f"top-1 less that of {_CELLS}")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _number(record: dict, name: str) -> str:
+    mean, half = record[name], record[f"{name}_interval"]
+    if mean is None:
+        return ""
+    sign = "" if name == "top1" else "+"
+    return f"{mean:{sign}.2f}" + ("" if half is None else f" ± {half:.2f}")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("file", type=pathlib.Path)
+    options.add_argument("--add", type=pathlib.Path, nargs="+", metavar="WORKDIR")
+    arguments = options.parse_args(argv)
+    if arguments.add:
+        add(arguments.file, arguments.add)
+    elif not arguments.file.exists():
+        sys.exit(f"error: {arguments.file} is not there: --add WORKDIR makes it")
+    lines = read(arguments.file)
+    held_out = [line for line in lines if line["eval_split"].startswith("train")]
+    networks = compared([line for line in lines if not line["eval_split"].startswith("train")])
+    print(chosen_by(held_out) + to_markdown(networks))
+    save_figure(draw(networks), arguments.file.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Runs of several machines come together in one file, and its table is what pairs of them say."""
+
+import json
+
+import pytest
+
+from experiments import blocks
+
+# `{way: top-1 of each seed}`; block 7 less block 1 is 1, 2 and 3, less none 2, 2 and 5.
+TEST = {"none": (70, 71, 69), "block 1": (71, 71, 71), "block 7": (72, 73, 74)}
+
+
+def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, **drop):
+    folder.mkdir(parents=True)
+    drop = {"schedule": "linear", "shared_mask": False} | drop
+    config = {
+        "model": {"name": "resnet", "depth": 18, "width_multiplier": 0.5},
+        "data": {"train_split": "train", "eval_split": split},
+        "drop": {"kind": kind, "block_size": block, "keep_prob": keep_prob} | drop,
+        "seed": seed,
+    }
+    result = {"final": {"top1": top1}, "best": {"top1": 99.0}, "devices": "1 x CPU (cpu)"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "result.json").write_text(
+        json.dumps(result | {"commit": "0123456789ab", "seconds": 1.5})
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for way, values in TEST.items():
+        kind, block = ("none", 7) if way == "none" else ("dropblock", int(way[-1]))
+        for seed, top1 in enumerate(values):
+            write_run(tmp_path / "runs" / way / f"seed{seed}", kind, top1, seed=seed, block=block)
+    return tmp_path / "runs"
+
+
+def test_the_table_is_of_pairs_and_each_run_is_there_once(runs, tmp_path, capsys):
+    write_run(runs / "held" / "a", "dropblock", 60.0, seed=0, block=3, split="train[80%:]")
+    write_run(runs / "held" / "b", "dropblock", 62.0, seed=1, block=3, split="train[80%:]")
+    file = tmp_path / "runs.csv"
+    for _ in range(2):
+        assert blocks.main([str(file), "--add", str(runs)]) == 0
+    assert len(file.read_text().splitlines()) == 1 + 11
+    assert blocks.main([str(file)]) == 0
+    printed = capsys.readouterr().out.rpartition("held out")[2]
+    assert "| block 3 | 61.00 (2) |" in printed
+    # Student's t of two degrees of freedom is 4.303; the standard deviations are 1 and sqrt 3.
+    assert "| block 7 | 0.9 | 3 | 73.00 ± 2.48 | +3.00 ± 4.30 | +2.00 ± 2.48 |" in printed
+    assert "| none | 1 | 3 | 70.00 ± 2.48 |  | -1.00 ± 2.48 |" in printed
+    assert file.with_suffix(".png").stat().st_size > 1000
+
+
+def test_ways_have_names_of_their_own(tmp_path):
+    names = {
+        "dropout": ("dropout", {}),
+        "block 7, constant": ("dropblock", {"schedule": "constant"}),
+        "block 7, shared mask": ("dropblock", {"shared_mask": True}),
+        "none": ("none", {"schedule": "constant"}),
+    }
+    for number, (name, (kind, drop)) in enumerate(names.items()):
+        write_run(tmp_path / str(number), kind, 50.0, seed=0, **drop)
+        assert blocks.record_of(tmp_path / str(number))["way"] == name
+
+
+def test_what_the_table_could_show_either_of_is_refused(runs, tmp_path):
+    write_run(runs / "again", "dropblock", 70.0, seed=2, keep_prob=0.8)
+    with pytest.raises(SystemExit, match="block 7 has seed 2 twice"):
+        blocks.main([str(tmp_path / "runs.csv"), "--add", str(runs)])
+
+
+def test_nothing_to_show_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="no finished run below"):
+        blocks.main([str(tmp_path / "runs.csv"), "--add", str(tmp_path)])
+    with pytest.raises(SystemExit, match="--add WORKDIR makes it"):
+        blocks.main([str(tmp_path / "runs.csv")])
