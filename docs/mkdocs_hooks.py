@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ("*.md", "docs/*.md", "docs/*.png", "experiments/results/*.md", "experiments/results/*.png")
-LINKED = ("examples/*.py", "weights/resnet.py")
+LINKED = ("examples/*.py", "weights/resnet.py", "experiments/results/*.csv")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
