@@ -19,7 +19,7 @@ from typing import Any
 
 import matplotlib.figure
 
-from experiments.tables import paired, summary, to_csv
+from experiments.tables import paired, summary, table_row, to_csv, with_interval
 from training.files import write
 from training.plots import save_figure
 from training.result import read as read_result
@@ -138,8 +138,9 @@ def to_markdown(networks: dict[str, list[dict]]) -> str:
         text += _row(*["---"] * 6)
         for record in records:
             keep_probs = ", ".join(f"{value:g}" for value in record["keep_probs"])
-            numbers = [_number(record, name) for name in ("top1", "to_none", "to_cells")]
-            text += _row(record["way"], keep_probs, str(record["seeds"]), *numbers)
+            numbers = [_number(record, name) for name in ("to_none", "to_cells")]
+            own = _number(record, "top1", sign="")
+            text += _row(record["way"], keep_probs, str(record["seeds"]), own, *numbers)
     return text
 
 
@@ -165,16 +166,13 @@ def draw(networks: dict[str, list[dict]]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _number(record: dict, name: str) -> str:
-    mean, half = record[name], record[f"{name}_interval"]
-    if mean is None:
-        return ""
-    sign = "" if name == "top1" else "+"
-    return f"{mean:{sign}.2f}" + ("" if half is None else f" ± {half:.2f}")
+def _number(record: dict, name: str, sign: str = "+") -> str:
+    mean = record[name]
+    return "" if mean is None else with_interval(mean, record[f"{name}_interval"], sign)
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |\n"
+    return table_row([*cells]) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:

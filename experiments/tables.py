@@ -155,16 +155,18 @@ def to_markdown(records: list[dict], metrics: tuple[str, ...], reference: str = 
     for metric in metrics:
         head += [f"best {metric}", f"paper's {metric}"] if paper else [f"best {metric}"]
     head += [f"final {metrics[0]}", f"difference to {reference}, by seed", "note"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [table_row(head), table_row(["---"] * len(head))]
     for record in records:
         cells = [record["row"], str(record["seeds"])]
         for metric in metrics:
-            cells.append(_number(record[metric], record[f"{metric}_interval"]))
+            cells.append(with_interval(record[metric], record[f"{metric}_interval"]))
             if paper:
-                cells.append(_number(record[f"{metric}_paper"], record[f"{metric}_paper_spread"]))
-        cells.append(_number(record["final"], record["final_interval"]))
-        cells.append(_number(record["difference"], record["difference_interval"], sign="+"))
-        lines.append(_line([*cells, record["note"]]))
+                cells.append(
+                    with_interval(record[f"{metric}_paper"], record[f"{metric}_paper_spread"])
+                )
+        cells.append(with_interval(record["final"], record["final_interval"]))
+        cells.append(with_interval(record["difference"], record["difference_interval"], sign="+"))
+        lines.append(table_row([*cells, record["note"]]))
     return "\n".join(lines) + "\n"
 
 
@@ -200,11 +202,13 @@ def provenance(runs: list[Run]) -> dict:
     }
 
 
-def _number(mean: float | None, half: float | None, sign: str = "") -> str:
+def with_interval(mean: float | None, half: float | None, sign: str = "") -> str:
+    """A mean with half the width of its interval, to two decimals; "-" for none."""
     if mean is None:
         return "-"
     return f"{mean:{sign}.2f}" + ("" if half is None else f" ± {half:.2f}")
 
 
-def _line(cells: list[str]) -> str:
+def table_row(cells: list[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
