@@ -14,6 +14,7 @@ from processes import (
     ON_FOLDER,
     addresses,
     after_step,
+    end,
     finish_hosts,
     once,
     records,
@@ -246,13 +247,20 @@ def test_none_waits_for_the_dead(task, count, victim, whole, tmp_path):
     began = time.monotonic()
     processes[victim].kill()
     processes[victim].communicate()
-    survivors = [process for index, process in enumerate(processes) if index != victim]
-    outputs = finish_hosts(survivors, code=1)
+    survivors = {index: process for index, process in enumerate(processes) if index != victim}
+    outputs = {index: end(process) for index, process in survivors.items()}
     seconds = time.monotonic() - began
     print(f"{seconds:.1f} s to stop")
     assert seconds < 30
-    for output in outputs:
-        assert f"error: process {victim} of {count} has died" in output.splitlines()[-1]
+    # Of three and more Gloo may abort one before it has said anything: docs/scaling.md.
+    aborted = [i for i, process in survivors.items() if process.returncode == -signal.SIGABRT]
+    assert count > 2 or not aborted
+    for index in survivors.keys() - aborted:
+        assert survivors[index].returncode == 1
+        last = outputs[index][1].splitlines()[-1]
+        assert any(
+            f"error: process {died} of {count} has died" in last for died in (victim, *aborted)
+        )
     finish_hosts(start_hosts(tmp_path, count, **of(task)))
     assert untimed(tmp_path) == untimed(whole(task, count))
     assert state(tmp_path, STEPS[task]) == state(whole(task, count), STEPS[task])
