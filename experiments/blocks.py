@@ -11,7 +11,6 @@ FILE.png, the differences to block 1 against the block size. Intervals are 95 % 
 
 import argparse
 import csv
-import json
 import pathlib
 import re
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import matplotlib.figure
 
 from experiments.tables import paired, summary, table_row, to_csv, with_interval
+from training import config as config_lib
 from training.files import write
 from training.plots import save_figure
 from training.result import read as read_result
@@ -40,7 +40,7 @@ _CELLS = "block 1"
 
 def record_of(folder: pathlib.Path) -> dict[str, Any]:
     """The line of a finished classification run, from its `config.json` and `result.json`."""
-    config = json.loads((folder / "config.json").read_text())
+    config = config_lib.from_json(folder / "config.json")
     result, drop, data = read_result(folder / "result.json"), config["drop"], config["data"]
     way = drop["kind"]
     if way == "dropblock":
@@ -75,9 +75,12 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 def add(path: pathlib.Path, folders: list[pathlib.Path]):
     """Puts the finished runs below `folders` into a file, those that are not there yet."""
     lines = read(path) if path.exists() else []
-    lines += [
-        record_of(found.parent) for folder in folders for found in folder.rglob("result.json")
-    ]
+    try:
+        lines += [
+            record_of(found.parent) for folder in folders for found in folder.rglob("result.json")
+        ]
+    except config_lib.ConfigError as error:
+        sys.exit(f"error: {error}")
     each = {tuple(line[key] for key in _IDENTITY): line for line in reversed(lines)}
     if not each:
         sys.exit(f"error: no finished run below {', '.join(map(str, folders))}")

@@ -246,15 +246,16 @@ def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "
 
 def _check_same(run: Run):
     """Holds a run to the config that it was begun with: a result must not be another's."""
+    path = run.workdir / "run.json"
     try:
         now = run.config
+        # A run that has logged nothing yet has nothing to lose by another config.
+        if not path.exists() or not (run.workdir / "metrics.jsonl").exists():
+            return
+        begun_with = config_lib.from_json(path).to_dict()
     except config_lib.ConfigError as error:
         sys.exit(f"{run.name}: error: {error}")
-    path = run.workdir / "run.json"
-    # A run that has logged nothing yet has nothing to lose by another config.
-    if not path.exists() or not (run.workdir / "metrics.jsonl").exists():
-        return
-    if changed := config_lib.changes(json.loads(path.read_text()), now):
+    if changed := config_lib.changes(begun_with, now):
         sys.exit(
             f"error: {run.workdir} holds a run of another config ({'; '.join(changed)}): give "
             "another --workdir, or remove that folder"
@@ -267,8 +268,13 @@ def _link(run: Run):
         return
     run.workdir.unlink(missing_ok=True)  # a link to a run that is gone
     for path in sorted(run.workdir.parent.parent.glob(f"*/{run.workdir.name}/run.json")):
-        finished = (path.parent / "result.json").exists()
-        if finished and not config_lib.changes(json.loads(path.read_text()), run.config):
+        if not (path.parent / "result.json").exists():
+            continue
+        try:
+            config = config_lib.from_json(path).to_dict()
+        except config_lib.ConfigError:
+            continue  # it is damaged, so nothing says of what config that run is
+        if not config_lib.changes(config, run.config):
             run.workdir.parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileExistsError):  # another shard's
                 run.workdir.symlink_to(os.path.relpath(path.parent, run.workdir.parent))

@@ -17,6 +17,8 @@ def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, 
         "model": {"name": "resnet", "depth": 18, "width_multiplier": 0.5},
         "data": {"train_split": "train", "eval_split": split},
         "drop": {"kind": kind, "block_size": block, "keep_prob": keep_prob} | drop,
+        "optimizer": {},
+        "schedule": {},
         "seed": seed,
     }
     result = {"final": {"top1": top1}, "best": {"top1": 99.0}, "devices": "1 x CPU (cpu)"}
@@ -74,3 +76,10 @@ def test_nothing_to_show_is_told(tmp_path):
         blocks.main([str(tmp_path / "runs.csv"), "--add", str(tmp_path)])
     with pytest.raises(SystemExit, match="--add WORKDIR makes it"):
         blocks.main([str(tmp_path / "runs.csv")])
+
+
+def test_a_damaged_run_is_named(runs, tmp_path):
+    (runs / "none" / "seed1" / "config.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"none/seed1/config.json is damaged"):
+        blocks.main([str(tmp_path / "runs.csv"), "--add", str(runs)])
+    assert not (tmp_path / "runs.csv").exists()

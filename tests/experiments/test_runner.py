@@ -130,6 +130,18 @@ def test_a_folder_of_other_arguments_is_refused(tmp_path):
     runs_of(tmp_path, "--config.epochs=36")  # the same in other words
 
 
+def test_a_damaged_file_of_the_arguments(tmp_path):
+    """The run that it is of says so; others are not taken for it."""
+    (before, *_) = runs_of(tmp_path, "--rows", "baseline", "--seeds", "0")
+    runner.run_all([before], script=FAKE)
+    (before.workdir / "run.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"baseline/seed0: error: .*run.json is damaged"):
+        runs_of(tmp_path)
+    same = runner.make_runs([Row("same", "baseline")], arguments(tmp_path, "--seeds", "0"))
+    assert runner.run_all(same, script=FAKE) == 0
+    assert same[0].workdir.resolve() == same[0].workdir and same[0].result() is not None
+
+
 def test_a_run_of_the_same_config_is_linked(tmp_path):
     before = runs_of(tmp_path)
     runner.run_all(before, script=FAKE)
