@@ -45,6 +45,7 @@ def record_of(folder: pathlib.Path) -> dict[str, Any]:
     way = drop["kind"]
     if way == "dropblock":
         way = f"block {drop['block_size']}"
+        way += "" if "skip" in drop["sites"] else ", convolutions"
     way += ", constant" if drop["kind"] != "none" and drop["schedule"] == "constant" else ""
     way += ", shared mask" if drop["shared_mask"] else ""
     model = config["model"]

@@ -12,7 +12,7 @@ TEST = {"none": (70, 71, 69), "block 1": (71, 71, 71), "block 7": (72, 73, 74)}
 
 def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, **drop):
     folder.mkdir(parents=True)
-    drop = {"schedule": "linear", "shared_mask": False} | drop
+    drop = {"schedule": "linear", "shared_mask": False, "sites": ("conv", "skip")} | drop
     config = {
         "model": {"name": "resnet", "depth": 18, "width_multiplier": 0.5},
         "data": {"train_split": "train", "eval_split": split},
@@ -58,6 +58,10 @@ def test_ways_have_names_of_their_own(tmp_path):
         "dropout": ("dropout", {}),
         "block 7, constant": ("dropblock", {"schedule": "constant"}),
         "block 7, shared mask": ("dropblock", {"shared_mask": True}),
+        "block 7, convolutions, constant": (
+            "dropblock",
+            {"sites": ("conv",), "schedule": "constant"},
+        ),
         "none": ("none", {"schedule": "constant"}),
     }
     for number, (name, (kind, drop)) in enumerate(names.items()):
