@@ -248,7 +248,11 @@ def test_none_waits_for_the_dead(task, count, victim, whole, tmp_path):
     processes[victim].kill()
     processes[victim].communicate()
     survivors = {index: process for index, process in enumerate(processes) if index != victim}
-    outputs = {index: end(process) for index, process in survivors.items()}
+    try:
+        outputs = {index: end(process) for index, process in survivors.items()}
+    finally:
+        for process in survivors.values():
+            process.kill()
     seconds = time.monotonic() - began
     print(f"{seconds:.1f} s to stop")
     assert seconds < 30
