@@ -2,11 +2,13 @@
 
     python -m experiments.blocks experiments/results/imagenette.csv
     python -m experiments.blocks FILE.csv --add runs/search runs/final
+    python -m experiments.blocks FILE.csv --metric loss
 
 The file has a line for each run; `--add` puts the finished runs below folders there, each once.
 Printed are the accuracies on what was held out of the training split, by keep_prob, and those on
 the test set with their differences to no dropping and to block 1, by pairs of one seed; drawn, in
-FILE.png, the differences to block 1 against the block size. Intervals are 95 % t-intervals.
+FILE.png, the differences to block 1 against the block size. Intervals are 95 % t-intervals. With
+--metric loss all is of the cross entropy (nats) of those runs whose line has it, in FILE_loss.png.
 """
 
 import argparse
@@ -36,6 +38,7 @@ _IDENTITY = (
     "commit",
 )
 _CELLS = "block 1"
+_TITLES = {"top1": "top-1", "loss": "loss"}
 
 
 def record_of(folder: pathlib.Path) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def record_of(folder: pathlib.Path) -> dict[str, Any]:
         "keep_prob": 1.0 if drop["kind"] == "none" else drop["keep_prob"],
         "seed": config["seed"],
         "top1": round(result["final"]["top1"], 4),
+        "loss": round(result["final"]["loss"], 4),
         "devices": result["devices"],
         "commit": result["commit"][:7],
         "seconds": result["seconds"],
@@ -64,17 +68,17 @@ def record_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file."""
-    numbers = {"keep_prob": float, "seed": int, "top1": float}
+    """The lines of a file; a loss is None where only top-1 is known."""
+    numbers = {"keep_prob": float, "seed": int, "top1": float, "loss": float}
     with path.open(newline="") as file:
         return [
-            line | {key: number(line[key]) for key, number in numbers.items()}
+            line | {k: number(line[k]) if line.get(k) else None for k, number in numbers.items()}
             for line in csv.DictReader(file)
         ]
 
 
 def add(path: pathlib.Path, folders: list[pathlib.Path]):
-    """Puts the finished runs below `folders` into a file, those that are not there yet."""
+    """Puts the finished runs below `folders` into a file, in place of what it has of them."""
     lines = read(path) if path.exists() else []
     try:
         lines += [
@@ -82,20 +86,20 @@ def add(path: pathlib.Path, folders: list[pathlib.Path]):
         ]
     except config_lib.ConfigError as error:
         sys.exit(f"error: {error}")
-    each = {tuple(line[key] for key in _IDENTITY): line for line in reversed(lines)}
+    each = {tuple(line[key] for key in _IDENTITY): line for line in lines}
     if not each:
         sys.exit(f"error: no finished run below {', '.join(map(str, folders))}")
     write(path, to_csv([each[key] for key in sorted(each)]))
 
 
-def chosen_by(lines: list[dict]) -> str:
+def chosen_by(lines: list[dict], metric: str = "top1") -> str:
     """A table for each network: what was held out of the training split, by way and keep_prob."""
     text = ""
     for network in dict.fromkeys(line["network"] for line in lines):
         own = [line for line in lines if line["network"] == network]
         values: dict[tuple[str, float], list[float]] = {}
         for line in own:
-            values.setdefault((line["way"], line["keep_prob"]), []).append(line["top1"])
+            values.setdefault((line["way"], line["keep_prob"]), []).append(line[metric])
         keep_probs = sorted({keep_prob for _, keep_prob in values}, reverse=True)
         text += f"\n{network}, held out of the training split:\n\n"
         text += _row("keep_prob", *(f"{keep_prob:g}" for keep_prob in keep_probs))
@@ -106,7 +110,7 @@ def chosen_by(lines: list[dict]) -> str:
     return text
 
 
-def compared(lines: list[dict]) -> dict[str, list[dict]]:
+def compared(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
     """For each network a record for each way: its mean, and its differences by pairs of a seed.
 
     Raises:
@@ -121,11 +125,11 @@ def compared(lines: list[dict]) -> dict[str, list[dict]]:
                 continue
             if line["seed"] in ways.setdefault(line["way"], {}):
                 sys.exit(f"error: {network}, {line['way']} has seed {line['seed']} twice")
-            ways[line["way"]][line["seed"]] = line["top1"]
+            ways[line["way"]][line["seed"]] = line[metric]
             keep_probs.setdefault(line["way"], set()).add(line["keep_prob"])
         networks[network] = [
             {"way": way, "keep_probs": sorted(keep_probs[way]), "seeds": len(own)}
-            | summary("top1", own)
+            | summary(metric, own)
             | summary("to_none", paired(own, ways.get("none", {})) if way != "none" else {})
             | summary("to_cells", paired(own, ways.get(_CELLS, {})) if way != _CELLS else {})
             for way, own in sorted(ways.items(), key=lambda item: (item[0] != "none", item[0]))
@@ -133,22 +137,22 @@ def compared(lines: list[dict]) -> dict[str, list[dict]]:
     return networks
 
 
-def to_markdown(networks: dict[str, list[dict]]) -> str:
+def to_markdown(networks: dict[str, list[dict]], metric: str = "top1") -> str:
     """The records of `compared` as a table for each network."""
     text = ""
     for network, records in networks.items():
         text += f"\n{network}, test set:\n\n"
-        text += _row("", "keep_prob", "seeds", "top-1", "less none", f"less {_CELLS}")
+        text += _row("", "keep_prob", "seeds", _TITLES[metric], "less none", f"less {_CELLS}")
         text += _row(*["---"] * 6)
         for record in records:
             keep_probs = ", ".join(f"{value:g}" for value in record["keep_probs"])
             numbers = [_number(record, name) for name in ("to_none", "to_cells")]
-            own = _number(record, "top1", sign="")
+            own = _number(record, metric, sign="")
             text += _row(record["way"], keep_probs, str(record["seeds"]), own, *numbers)
     return text
 
 
-def draw(networks: dict[str, list[dict]]) -> matplotlib.figure.Figure:
+def draw(networks: dict[str, list[dict]], metric: str = "top1") -> matplotlib.figure.Figure:
     """Blocks less cells, against the block size; at 0, no dropping."""
     figure = matplotlib.figure.Figure((5.0, 3.4), layout="constrained")
     axis = figure.subplots()
@@ -164,9 +168,12 @@ def draw(networks: dict[str, list[dict]]) -> matplotlib.figure.Figure:
             beside = [size + 0.12 * number for size in sizes]
             axis.errorbar(beside, means, halves, fmt="o", ms=5, capsize=3, label=network)
     axis.axhline(0, color="gray", lw=1)
-    axis.set(xlabel="block size (0: without dropping)", ylabel=f"top-1 less that of {_CELLS}")
+    axis.set(
+        xlabel="block size (0: without dropping)", ylabel=f"{_TITLES[metric]} less that of {_CELLS}"
+    )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
     return figure
 
 
@@ -185,16 +192,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     options.add_argument("file", type=pathlib.Path)
     options.add_argument("--add", type=pathlib.Path, nargs="+", metavar="WORKDIR")
+    options.add_argument("--metric", choices=list(_TITLES), default="top1")
     arguments = options.parse_args(argv)
     if arguments.add:
         add(arguments.file, arguments.add)
     elif not arguments.file.exists():
         sys.exit(f"error: {arguments.file} is not there: --add WORKDIR makes it")
-    lines = read(arguments.file)
+    metric = arguments.metric
+    lines = [line for line in read(arguments.file) if line[metric] is not None]
     held_out = [line for line in lines if line["eval_split"].startswith("train")]
-    networks = compared([line for line in lines if not line["eval_split"].startswith("train")])
-    print(chosen_by(held_out) + to_markdown(networks))
-    save_figure(draw(networks), arguments.file.with_suffix(".png"))
+    networks = compared([line for line in lines if line not in held_out], metric)
+    print(chosen_by(held_out, metric) + to_markdown(networks, metric))
+    suffix = ".png" if metric == "top1" else f"_{metric}.png"
+    save_figure(draw(networks, metric), arguments.file.with_name(arguments.file.stem + suffix))
     return 0
 
 

@@ -21,7 +21,11 @@ def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, 
         "schedule": {},
         "seed": seed,
     }
-    result = {"final": {"top1": top1}, "best": {"top1": 99.0}, "devices": "1 x CPU (cpu)"}
+    result = {
+        "final": {"top1": top1, "loss": top1 / 10},
+        "best": {"top1": 99.0},
+        "devices": "1 x CPU (cpu)",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "result.json").write_text(
         json.dumps(result | {"commit": "0123456789ab", "seconds": 1.5})
@@ -51,6 +55,32 @@ def test_the_table_is_of_pairs_and_each_run_is_there_once(runs, tmp_path, capsys
     assert "| block 7 | 0.9 | 3 | 73.00 ± 2.48 | +3.00 ± 4.30 | +2.00 ± 2.48 |" in printed
     assert "| none | 1 | 3 | 70.00 ± 2.48 |  | -1.00 ± 2.48 |" in printed
     assert file.with_suffix(".png").stat().st_size > 1000
+
+
+def test_the_loss_is_of_the_runs_that_have_it(runs, tmp_path, capsys):
+    file = tmp_path / "runs.csv"
+    assert blocks.main([str(file), "--add", str(runs), "--metric", "loss"]) == 0
+    assert "| block 7 | 0.9 | 3 | 7.30 ± 0.25 | +0.30 ± 0.43 | +0.20 ± 0.25 |" in (
+        capsys.readouterr().out
+    )
+    assert (tmp_path / "runs_loss.png").stat().st_size > 1000
+    text = file.read_text()
+    file.write_text(text.replace(",7.4,", ",,"))  # block 7's of seed 2
+    assert blocks.main([str(file), "--metric", "loss"]) == 0
+    assert "| block 7 | 0.9 | 2 | 7.25 ± 0.64 |" in capsys.readouterr().out
+    assert text.count(",7.4,") == 1
+
+
+def test_a_file_from_before_the_loss_was_kept_takes_more_runs(runs, tmp_path, capsys):
+    file = tmp_path / "runs.csv"
+    blocks.main([str(file), "--add", str(runs / "none")])
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    column = rows[0].index("loss")
+    file.write_text("".join(",".join(r[:column] + r[column + 1 :]) + "\n" for r in rows))
+    assert blocks.main([str(file), "--add", str(runs)]) == 0
+    assert "| none | 1 | 3 | 70.00 ± 2.48 |" in capsys.readouterr().out
+    assert len(file.read_text().splitlines()) == 1 + 9
+    assert [line["loss"] for line in blocks.read(file) if line["way"] == "none"] == [7.0, 7.1, 6.9]
 
 
 def test_ways_have_names_of_their_own(tmp_path):
