@@ -137,6 +137,13 @@ def compared(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
     return networks
 
 
+def together(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
+    """What `compared` gives for the pairs of all networks, which have no mean in common."""
+    name = "all networks"
+    mixed = [line | {"network": name, "seed": (line["network"], line["seed"])} for line in lines]
+    return {name: [record | summary(metric, {}) for record in compared(mixed, metric)[name]]}
+
+
 def to_markdown(networks: dict[str, list[dict]], metric: str = "top1") -> str:
     """The records of `compared` as a table for each network."""
     text = ""
@@ -201,8 +208,10 @@ def main(argv: list[str] | None = None) -> int:
     metric = arguments.metric
     lines = [line for line in read(arguments.file) if line[metric] is not None]
     held_out = [line for line in lines if line["eval_split"].startswith("train")]
-    networks = compared([line for line in lines if line not in held_out], metric)
-    print(chosen_by(held_out, metric) + to_markdown(networks, metric))
+    test = [line for line in lines if line not in held_out]
+    networks = compared(test, metric)
+    tables = networks | (together(test, metric) if len(networks) > 1 else {})
+    print(chosen_by(held_out, metric) + to_markdown(tables, metric))
     suffix = ".png" if metric == "top1" else f"_{metric}.png"
     save_figure(draw(networks, metric), arguments.file.with_name(arguments.file.stem + suffix))
     return 0

@@ -10,11 +10,11 @@ from experiments import blocks
 TEST = {"none": (70, 71, 69), "block 1": (71, 71, 71), "block 7": (72, 73, 74)}
 
 
-def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, **drop):
+def write_run(folder, kind, top1, *, seed, block=7, split="val", keep_prob=0.9, width=0.5, **drop):
     folder.mkdir(parents=True)
     drop = {"schedule": "linear", "shared_mask": False, "sites": ("conv", "skip")} | drop
     config = {
-        "model": {"name": "resnet", "depth": 18, "width_multiplier": 0.5},
+        "model": {"name": "resnet", "depth": 18, "width_multiplier": width},
         "data": {"train_split": "train", "eval_split": split},
         "drop": {"kind": kind, "block_size": block, "keep_prob": keep_prob} | drop,
         "optimizer": {},
@@ -69,6 +69,16 @@ def test_the_loss_is_of_the_runs_that_have_it(runs, tmp_path, capsys):
     assert blocks.main([str(file), "--metric", "loss"]) == 0
     assert "| block 7 | 0.9 | 2 | 7.25 ± 0.64 |" in capsys.readouterr().out
     assert text.count(",7.4,") == 1
+
+
+def test_pairs_are_of_one_network_in_the_table_of_all_too(runs, tmp_path, capsys):
+    for block, top1 in (1, 40.0), (7, 46.0):  # less block 1: 6, beside 1, 2 and 3
+        write_run(runs / f"wide{block}", "dropblock", top1, seed=0, block=block, width=1.0)
+    assert blocks.main([str(tmp_path / "runs.csv"), "--add", str(runs)]) == 0
+    alone, _, both = capsys.readouterr().out.partition("all networks, test set")
+    assert "| block 7 | 0.9 | 1 | 46.00 |  | +6.00 |" in alone
+    # Student's t of three degrees of freedom is 3.182; the standard deviation is 2.160.
+    assert "| block 7 | 0.9 | 4 |  | +3.00 ± 4.30 | +3.00 ± 3.44 |" in both
 
 
 def test_a_file_from_before_the_loss_was_kept_takes_more_runs(runs, tmp_path, capsys):
