@@ -3,12 +3,13 @@
     python -m experiments.figure4 --dataset fashion_mnist --config.data.dir DIR --blocks4 1 2 3 \
         --blocks34 1 2 3 5 7
 
-First row: group 4 alone; second row: groups 3 and 4; third row, of --blocks234 alone: group 2 too,
-for small images, whose last maps leave no room for a block (the factor is the config's:
---config.drop.places.group2=0.0625). Columns: after convolutions and unscheduled; skips too; skips
-too and scheduled. A block larger than a map is cut to it (docs/paper.md section 1.2). Writes
-figure4.csv, figure4.json and figure4.png into the workdir, and figure4_differences.csv: what each
-column has over the one before. The paper's points are docs/paper.md section 3.6's, digitised.
+First row: group 4 alone; second row: groups 3 and 4; third row, of --blocks234 alone: where the
+config says, such as group 2 too, for small images, whose last maps leave no room for a block
+(--config.drop.places.group2=0.0625). `--blocks4` or `--blocks34` without a value leaves its row
+out. Columns: after convolutions and unscheduled; skips too; skips too and scheduled. A block larger
+than a map is cut to it (docs/paper.md section 1.2). Writes figure4.csv, figure4.json and figure4.png
+into the workdir, and figure4_differences.csv: what each column has over the one before. The paper's
+points are docs/paper.md section 3.6's, digitised.
 """
 
 import itertools
@@ -30,7 +31,7 @@ COLUMNS = {
 TITLES = {
     "group4": "group 4",
     "groups34": "groups 3 and 4",
-    "groups234": "groups 2, 3 and 4",
+    "groups234": "the config's groups",
     "conv": "convolutions",
     "conv_skip": "convolutions and skips",
     "conv_skip_scheduled": "convolutions and skips, scheduled",
@@ -72,9 +73,9 @@ def make_panels(blocks: dict[str, tuple[int, ...]] = BLOCKS) -> list[Panel]:
 
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/figure4")
-    options.add_argument("--blocks4", type=int, nargs="+", default=BLOCKS["group4"])
-    options.add_argument("--blocks34", type=int, nargs="+", default=BLOCKS["groups34"])
-    options.add_argument("--blocks234", type=int, nargs="+", default=BLOCKS["groups234"])
+    options.add_argument("--blocks4", type=int, nargs="*", default=BLOCKS["group4"])
+    options.add_argument("--blocks34", type=int, nargs="*", default=BLOCKS["groups34"])
+    options.add_argument("--blocks234", type=int, nargs="*", default=BLOCKS["groups234"])
     arguments = parse(options, argv)
     panels = make_panels(
         {
@@ -83,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
             "groups234": arguments.blocks234,
         }
     )
+    if not panels:
+        options.error("nothing to draw: --blocks4, --blocks34 and --blocks234 are all empty")
     runs = make_runs(rows_of(panels), arguments)
     code = 0 if arguments.collect else run_all(runs, arguments.shard)
     curves = [panel.series[0] for panel in panels]

@@ -88,12 +88,31 @@ def test_figure4_has_the_papers_points():
 def test_figure4_over_a_third_place():
     blocks = {"group4": (1,), "groups34": (1,), "groups234": (1, 3)}
     panels = figure4.make_panels(blocks)
-    assert len(panels) == 9 and panels[6].title == "groups 2, 3 and 4: convolutions"
+    assert len(panels) == 9 and panels[6].title == "the config's groups: convolutions"
     rows = {row.name: row for row in plots.rows_of(panels)}
     last = rows["groups234_conv_skip_scheduled_3"]
     # The factor of group 2 is the config's: in the other places it is set to 0.
     assert "drop.places.group2" not in last.overrides
     assert rows["groups34_conv_1"].overrides["drop.places.group2"] == 0.0
+
+
+def test_figure4_of_one_place_alone(tmp_path, capsys):
+    words = [
+        "--dataset",
+        "mnist",
+        "--workdir",
+        str(tmp_path),
+        "--collect",
+        "--blocks4",
+        "--blocks34",
+    ]
+    assert figure4.main([*words, "--blocks234", "1", "3"]) == 0
+    rows = {row["row"] for row in json.loads((tmp_path / "figure4.json").read_text())["points"]}
+    places = {f"groups234_{column}_{block}" for column in figure4.COLUMNS for block in (1, 3)}
+    assert rows == places
+    with pytest.raises(SystemExit):
+        figure4.main(words)
+    assert "are all empty" in capsys.readouterr().err
 
 
 def test_the_ablation_changes_one_thing_at_a_time():
