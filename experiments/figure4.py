@@ -7,9 +7,9 @@ First row: group 4 alone; second row: groups 3 and 4; third row, of --blocks234 
 config says, such as group 2 too, for small images, whose last maps leave no room for a block
 (--config.drop.places.group2=0.0625). `--blocks4` or `--blocks34` without a value leaves its row
 out. Columns: after convolutions and unscheduled; skips too; skips too and scheduled. A block larger
-than a map is cut to it (docs/paper.md section 1.2). Writes figure4.csv, figure4.json and figure4.png
-into the workdir, and figure4_differences.csv: what each column has over the one before. The paper's
-points are docs/paper.md section 3.6's, digitised.
+than a map is cut to it (docs/paper.md section 1.2). Writes figure4.csv, figure4.json and
+figure4.png into the workdir, and figure4_differences.csv: what each column has over the one before.
+The paper's points are docs/paper.md section 3.6's, digitised.
 """
 
 import itertools
