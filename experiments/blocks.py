@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     metric = arguments.metric
     lines = [line for line in read(arguments.file) if line[metric] is not None]
     held_out = [line for line in lines if line["eval_split"].startswith("train")]
-    test = [line for line in lines if line not in held_out]
+    test = [line for line in lines if not line["eval_split"].startswith("train")]
     networks = compared(test, metric)
     tables = networks | (together(test, metric) if len(networks) > 1 else {})
     print(chosen_by(held_out, metric) + to_markdown(tables, metric))

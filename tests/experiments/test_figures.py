@@ -97,15 +97,7 @@ def test_figure4_over_a_third_place():
 
 
 def test_figure4_of_one_place_alone(tmp_path, capsys):
-    words = [
-        "--dataset",
-        "mnist",
-        "--workdir",
-        str(tmp_path),
-        "--collect",
-        "--blocks4",
-        "--blocks34",
-    ]
+    words = ["--dataset=mnist", f"--workdir={tmp_path}", "--collect", "--blocks4", "--blocks34"]
     assert figure4.main([*words, "--blocks234", "1", "3"]) == 0
     rows = {row["row"] for row in json.loads((tmp_path / "figure4.json").read_text())["points"]}
     places = {f"groups234_{column}_{block}" for column in figure4.COLUMNS for block in (1, 3)}
