@@ -9,6 +9,7 @@ Printed are the accuracies on what was held out of the training split, by keep_p
 the test set with their differences to no dropping and to block 1, by pairs of one seed; drawn, in
 FILE.png, the differences to block 1 against the block size. Intervals are 95 % t-intervals. With
 --metric loss all is of the cross entropy (nats) of those runs whose line has it, in FILE_loss.png.
+With --than "block 7" the differences are to block 7 in block 1's place, and nothing is drawn.
 """
 
 import argparse
@@ -110,8 +111,13 @@ def chosen_by(lines: list[dict], metric: str = "top1") -> str:
     return text
 
 
-def compared(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
+def compared(lines: list[dict], metric: str = "top1", than: str = _CELLS) -> dict[str, list[dict]]:
     """For each network a record for each way: its mean, and its differences by pairs of a seed.
+
+    Args:
+      lines: the runs.
+      metric: what of them, "top1" or "loss".
+      than: the way that the differences are to, beside those to "none".
 
     Raises:
       SystemExit: two runs of one way and seed, of which the table could show either.
@@ -131,29 +137,29 @@ def compared(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
             {"way": way, "keep_probs": sorted(keep_probs[way]), "seeds": len(own)}
             | summary(metric, own)
             | summary("to_none", paired(own, ways.get("none", {})) if way != "none" else {})
-            | summary("to_cells", paired(own, ways.get(_CELLS, {})) if way != _CELLS else {})
+            | summary("to_other", paired(own, ways.get(than, {})) if way != than else {})
             for way, own in sorted(ways.items(), key=lambda item: (item[0] != "none", item[0]))
         ]
     return networks
 
 
-def together(lines: list[dict], metric: str = "top1") -> dict[str, list[dict]]:
+def together(lines: list[dict], metric: str = "top1", than: str = _CELLS) -> dict[str, list[dict]]:
     """What `compared` gives for the pairs of all networks, which have no mean in common."""
     name = "all networks"
     mixed = [line | {"network": name, "seed": (line["network"], line["seed"])} for line in lines]
-    return {name: [record | summary(metric, {}) for record in compared(mixed, metric)[name]]}
+    return {name: [record | summary(metric, {}) for record in compared(mixed, metric, than)[name]]}
 
 
-def to_markdown(networks: dict[str, list[dict]], metric: str = "top1") -> str:
+def to_markdown(networks: dict[str, list[dict]], metric: str = "top1", than: str = _CELLS) -> str:
     """The records of `compared` as a table for each network."""
     text = ""
     for network, records in networks.items():
         text += f"\n{network}, test set:\n\n"
-        text += _row("", "keep_prob", "seeds", _TITLES[metric], "less none", f"less {_CELLS}")
+        text += _row("", "keep_prob", "seeds", _TITLES[metric], "less none", f"less {than}")
         text += _row(*["---"] * 6)
         for record in records:
             keep_probs = ", ".join(f"{value:g}" for value in record["keep_probs"])
-            numbers = [_number(record, name) for name in ("to_none", "to_cells")]
+            numbers = [_number(record, name) for name in ("to_none", "to_other")]
             own = _number(record, metric, sign="")
             text += _row(record["way"], keep_probs, str(record["seeds"]), own, *numbers)
     return text
@@ -165,10 +171,10 @@ def draw(networks: dict[str, list[dict]], metric: str = "top1") -> matplotlib.fi
     axis = figure.subplots()
     for number, (network, records) in enumerate(networks.items()):
         points = [
-            (int(way[1]) if way else 0, record["to_cells"], record["to_cells_interval"] or 0)
+            (int(way[1]) if way else 0, record["to_other"], record["to_other_interval"] or 0)
             for record in records
             if (way := re.fullmatch(r"block (\d+)", record["way"])) or record["way"] == "none"
-            if record["to_cells"] is not None
+            if record["to_other"] is not None
         ]
         if points:
             sizes, means, halves = zip(*points, strict=True)
@@ -200,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("file", type=pathlib.Path)
     options.add_argument("--add", type=pathlib.Path, nargs="+", metavar="WORKDIR")
     options.add_argument("--metric", choices=list(_TITLES), default="top1")
+    options.add_argument("--than", default=_CELLS, metavar="WAY")
     arguments = options.parse_args(argv)
     if arguments.add:
         add(arguments.file, arguments.add)
@@ -209,11 +216,15 @@ def main(argv: list[str] | None = None) -> int:
     lines = [line for line in read(arguments.file) if line[metric] is not None]
     held_out = [line for line in lines if line["eval_split"].startswith("train")]
     test = [line for line in lines if not line["eval_split"].startswith("train")]
-    networks = compared(test, metric)
-    tables = networks | (together(test, metric) if len(networks) > 1 else {})
-    print(chosen_by(held_out, metric) + to_markdown(tables, metric))
-    suffix = ".png" if metric == "top1" else f"_{metric}.png"
-    save_figure(draw(networks, metric), arguments.file.with_name(arguments.file.stem + suffix))
+    than = arguments.than
+    if than not in (ways := sorted({line["way"] for line in test})) and than != _CELLS:
+        sys.exit(f"error: --than {than}: there are {', '.join(ways)}")
+    networks = compared(test, metric, than)
+    tables = networks | (together(test, metric, than) if len(networks) > 1 else {})
+    print(chosen_by(held_out, metric) + to_markdown(tables, metric, than))
+    if than == _CELLS:
+        suffix = ".png" if metric == "top1" else f"_{metric}.png"
+        save_figure(draw(networks, metric), arguments.file.with_name(arguments.file.stem + suffix))
     return 0
 
 

@@ -81,6 +81,17 @@ def test_pairs_are_of_one_network_in_the_table_of_all_too(runs, tmp_path, capsys
     assert "| block 7 | 0.9 | 4 |  | +3.00 ± 4.30 | +3.00 ± 3.44 |" in both
 
 
+def test_differences_are_to_another_way_where_one_is_asked(runs, tmp_path, capsys):
+    file = tmp_path / "runs.csv"
+    assert blocks.main([str(file), "--add", str(runs), "--than", "block 7"]) == 0
+    printed = capsys.readouterr().out
+    assert "| top-1 | less none | less block 7 |" in printed
+    assert "| block 1 | 0.9 | 3 | 71.00 ± 0.00 | +1.00 ± 2.48 | -2.00 ± 2.48 |" in printed
+    assert not file.with_suffix(".png").exists()
+    with pytest.raises(SystemExit, match="--than block 9: there are block 1, block 7, none"):
+        blocks.main([str(file), "--than", "block 9"])
+
+
 def test_a_file_from_before_the_loss_was_kept_takes_more_runs(runs, tmp_path, capsys):
     file = tmp_path / "runs.csv"
     blocks.main([str(file), "--add", str(runs / "none")])
