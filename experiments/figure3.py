@@ -5,13 +5,13 @@
 All drop in groups 3 and 4. With --config.data.eval_split "train[50000:]" and a training split that
 leaves these out, this is the search for keep_prob. Writes figure3.csv, figure3.json and figure3.png
 into the workdir, and figure3_differences.csv: scheduled less constant. The paper's points are
-docs/paper.md section 3.5's, digitised.
+docs/paper.md section 3.5's, digitised. With --metric loss the same of the loss, in figure3_loss.*.
 """
 
 import dataclasses
 import sys
 
-from experiments.plots import Panel, Series, rows_of, write_panels
+from experiments.plots import METRICS, Panel, Series, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 # Top-1 by keep_prob; that at 1 is the network without dropping.
@@ -97,6 +97,7 @@ def make_panels(keep_probs: list[float] | None = None) -> list[Panel]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/figure3")
     options.add_argument("--keep_probs", type=float, nargs="+", help="default: the paper's")
+    options.add_argument("--metric", choices=list(METRICS), default="top1")
     arguments = parse(options, argv)
     panels = make_panels(arguments.keep_probs)
     runs = make_runs(rows_of(panels), arguments)

@@ -9,13 +9,14 @@ config says, such as group 2 too, for small images, whose last maps leave no roo
 out. Columns: after convolutions and unscheduled; skips too; skips too and scheduled. A block larger
 than a map is cut to it (docs/paper.md section 1.2). Writes figure4.csv, figure4.json and
 figure4.png into the workdir, and figure4_differences.csv: what each column has over the one before.
-The paper's points are docs/paper.md section 3.6's, digitised.
+The paper's points are docs/paper.md section 3.6's, digitised. With --metric loss the same of the
+loss, in figure4_loss.*.
 """
 
 import itertools
 import sys
 
-from experiments.plots import Panel, Series, rows_of, write_panels
+from experiments.plots import METRICS, Panel, Series, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 PLACES = {
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--blocks4", type=int, nargs="*", default=BLOCKS["group4"])
     options.add_argument("--blocks34", type=int, nargs="*", default=BLOCKS["groups34"])
     options.add_argument("--blocks234", type=int, nargs="*", default=BLOCKS["groups234"])
+    options.add_argument("--metric", choices=list(METRICS), default="top1")
     arguments = parse(options, argv)
     panels = make_panels(
         {

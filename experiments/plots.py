@@ -25,6 +25,8 @@ from experiments.tables import (
 from training.files import write
 from training.plots import save_figure
 
+METRICS = {"top1": "top-1, %", "loss": "loss, nats"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Series:
@@ -55,13 +57,13 @@ def rows_of(panels: list[Panel]) -> list[Row]:
     return list({row.name: row for row in rows}.values())
 
 
-def points_of(panels: list[Panel], runs: list[Run]) -> list[dict]:
-    """A point for each row of each curve: the best top-1 of its runs, see `tables.collect`."""
-    records = {record["row"]: record for record in collect(runs, ("top1",))}
+def points_of(panels: list[Panel], runs: list[Run], metric: str = "top1") -> list[dict]:
+    """A point for each row of each curve: what its runs have at best, see `tables.collect`."""
+    records = {record["row"]: record for record in collect(runs, (metric,))}
     return [
         {"panel": panel.title, "series": series.label, "x": x}
         | records[row.name]
-        | {"top1_paper": series.paper.get(x)}
+        | ({"top1_paper": series.paper.get(x)} if metric == "top1" else {})
         for panel in panels
         for series in panel.series
         for x, row in sorted(series.rows.items())
@@ -88,23 +90,25 @@ def write_figure(
     *,
     xlabel: str,
     columns: int,
+    metric: str = "top1",
 ):
     """Writes `<name>.csv`, `.json` and `.png` into the workdir.
 
     Args:
       name: of the files.
-      points: `panel`, `series`, `x`, `top1`, `top1_interval`, `seeds` and what else is known.
+      points: `panel`, `series`, `x`, `seeds`, the metric, its interval and what else is known.
       paper: the paper's own, of which `panel`, `series`, `x` and `top1` are known.
       runs: that they were measured on.
       arguments: the experiment's.
       xlabel: says what `x` is.
       columns: panels beside each other.
+      metric: what is drawn, of METRICS; the paper has "top1".
     """
     folder = arguments.workdir
     write(folder / f"{name}.csv", to_csv(points))
     content = {"what": heading(name, runs), "points": points, "paper": paper} | provenance(runs)
     write(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    save_figure(draw(points, paper, xlabel, columns), folder / f"{name}.png")
+    save_figure(draw(points, paper, xlabel, columns, metric), folder / f"{name}.png")
     print(f"{heading(name, runs)}\n{folder / name}.csv, .json, .png")
     warn(runs)
 
@@ -121,41 +125,53 @@ def write_panels(
 ):
     """Writes the figure of these panels, and what the first curve of each pair has over the second.
 
-    See `write_figure` and `write_differences`.
+    See `write_figure` and `write_differences`. With `--metric loss` it is `<name>_loss`, and
+    without the paper's curves.
     """
-    points, paper = points_of(panels, runs), paper_of(panels)
-    write_figure(name, points, paper, runs, arguments, xlabel=xlabel, columns=columns)
-    write_differences(name, pairs, runs, arguments.workdir)
+    metric = arguments.metric
+    points, paper = points_of(panels, runs, metric), paper_of(panels)
+    if metric != "top1":
+        name, paper = f"{name}_{metric}", []
+    write_figure(
+        name, points, paper, runs, arguments, xlabel=xlabel, columns=columns, metric=metric
+    )
+    write_differences(name, pairs, runs, arguments.workdir, metric)
 
 
 def write_differences(
-    name: str, pairs: list[tuple[Series, Series]], runs: list[Run], folder: pathlib.Path
+    name: str,
+    pairs: list[tuple[Series, Series]],
+    runs: list[Run],
+    folder: pathlib.Path,
+    metric: str = "top1",
 ):
     """Writes `<name>_differences.csv`, see `differences`, and prints it, if any two are run."""
-    records = differences(pairs, runs)
+    records = differences(pairs, runs, metric)
     if not records:
         return
     text = to_csv(records)
     write(folder / f"{name}_differences.csv", text)
-    print(f"differences in top-1, by seed:\n{text}", end="")
+    print(f"differences in {METRICS[metric]}, by seed:\n{text}", end="")
 
 
-def differences(pairs: list[tuple[Series, Series]], runs: list[Run]) -> list[dict]:
+def differences(
+    pairs: list[tuple[Series, Series]], runs: list[Run], metric: str = "top1"
+) -> list[dict]:
     """What the first curve of each pair has over the second, by pairs of runs of one seed.
 
     Returns:
       A record for each place of the x axis where both are run, of different rows, then one whose
       `x` is "mean": of the mean over these places.
     """
-    top1 = best(runs, "top1")
+    values = best(runs, metric)
     records = []
     for curve, reference in pairs:
         places: dict[float | str, dict[int, float]] = {
-            x: paired(top1[row.name], top1[reference.rows[x].name])
+            x: paired(values[row.name], values[reference.rows[x].name])
             for x, row in sorted(curve.rows.items())
             if x in reference.rows
             and row != reference.rows[x]
-            and {row.name, reference.rows[x].name} <= top1.keys()
+            and {row.name, reference.rows[x].name} <= values.keys()
         }
         if not places:
             continue
@@ -170,14 +186,14 @@ def differences(pairs: list[tuple[Series, Series]], runs: list[Run]) -> list[dic
 
 
 def draw(
-    points: list[dict], paper: list[dict], xlabel: str, columns: int
+    points: list[dict], paper: list[dict], xlabel: str, columns: int, metric: str = "top1"
 ) -> matplotlib.figure.Figure:
     """Our means with 95 % t-intervals; below, the paper's numbers, where there are any.
 
     They are of another data set, so they have an axis of their own. An interval of two seeds is
     left out: with one degree of freedom it is twelve standard errors, and hides the curves.
     """
-    parts = {"measured": [point for point in points if point["top1"] is not None]}
+    parts = {"measured": [point for point in points if point[metric] is not None]}
     if paper:
         parts["the paper, ImageNet"] = paper
     titles = {part: list(dict.fromkeys(p["panel"] for p in own)) for part, own in parts.items()}
@@ -195,22 +211,22 @@ def draw(
             if panel is None:
                 axis.remove()
                 continue
-            _draw_panel(axis, [point for point in own if point["panel"] == panel])
+            _draw_panel(axis, [point for point in own if point["panel"] == panel], metric)
             axis.set_title(panel, fontsize=10)
-            axis.set(xlabel=xlabel, ylabel="top-1, %")
+            axis.set(xlabel=xlabel, ylabel=METRICS[metric])
             axis.grid(alpha=0.3)
     return figure
 
 
-def _draw_panel(axis: matplotlib.axes.Axes, points: list[dict]):
+def _draw_panel(axis: matplotlib.axes.Axes, points: list[dict], metric: str):
     """Its curves, with their names if there are several."""
     labels = list(dict.fromkeys(point["series"] for point in points))
     for label in labels:
         curve = [point for point in points if point["series"] == label]
         axis.errorbar(
             [point["x"] for point in curve],
-            [point["top1"] for point in curve],
-            [point["top1_interval"] if point.get("seeds", 0) > 2 else 0 for point in curve],
+            [point[metric] for point in curve],
+            [point[f"{metric}_interval"] if point.get("seeds", 0) > 2 else 0 for point in curve],
             marker="o",
             ms=4,
             capsize=3,

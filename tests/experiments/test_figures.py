@@ -29,7 +29,7 @@ def finished(rows, folder):
         for seed in (0, 1):
             workdir = folder / row.name / f"seed{seed}"
             workdir.mkdir(parents=True)
-            evaluated = {"top1": 70 + number / 10 + seed}
+            evaluated = {"top1": 70 + number / 10 + seed, "loss": 2 - number / 10 + seed}
             result = {"best": evaluated, "final": evaluated, "best_metric": "top1"}
             result |= {"seconds": 1, "commit": "abc"}
             (workdir / "result.json").write_text(json.dumps(result))
@@ -200,6 +200,26 @@ def test_what_a_curve_has_over_another(tmp_path):
     plots.write_differences("f", [(scheduled, constant)], runs, tmp_path)
     lines = (tmp_path / "f_differences.csv").read_text().splitlines()
     assert lines[1] == '"DropBlock, scheduled","DropBlock, unscheduled",0.8,2,-0.3,0.0'
+
+
+def test_figures_of_the_loss(tmp_path, capsys):
+    keep_probs = [0.8, 0.9]
+    rows = plots.rows_of(figure3.make_panels(keep_probs))
+    finished(rows, tmp_path)
+    words = ["--dataset=mnist", f"--workdir={tmp_path}", "--collect", "--seeds", "0", "1"]
+    words += ["--keep_probs", *map(str, keep_probs)]
+    assert figure3.main([*words, "--metric", "loss"]) == 0
+    points = json.loads((tmp_path / "figure3_loss.json").read_text())
+    assert points["paper"] == [] and "top1_paper" not in points["points"][0]
+    values = {point["row"]: point["loss"] for point in points["points"]}
+    assert values == {row.name: pytest.approx(2.5 - number / 10) for number, row in enumerate(rows)}
+    # The unscheduled rows are the seventh and eighth, six after the scheduled ones.
+    assert "differences in loss, nats" in capsys.readouterr().out
+    lines = (tmp_path / "figure3_loss_differences.csv").read_text().splitlines()
+    assert lines[1] == '"DropBlock, scheduled","DropBlock, unscheduled",0.8,2,0.6,0.0'
+    assert (tmp_path / "figure3_loss.png").exists() and not (tmp_path / "figure3.png").exists()
+    figure = plots.draw(points["points"], [], "keep_prob", 2, "loss")
+    assert {axis.get_ylabel() for axis in figure.subfigs[0].axes} == {"loss, nats"}
 
 
 def test_the_papers_curves_are_drawn_whole(tmp_path):
