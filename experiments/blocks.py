@@ -21,6 +21,7 @@ from typing import Any
 
 import matplotlib.figure
 
+from experiments.plots import METRICS, add_metric
 from experiments.tables import paired, summary, table_row, to_csv, with_interval
 from training import config as config_lib
 from training.files import write
@@ -39,7 +40,6 @@ _IDENTITY = (
     "commit",
 )
 _CELLS = "block 1"
-_TITLES = {"top1": "top-1", "loss": "loss"}
 
 
 def record_of(folder: pathlib.Path) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def to_markdown(networks: dict[str, list[dict]], metric: str = "top1", than: str
     text = ""
     for network, records in networks.items():
         text += f"\n{network}, test set:\n\n"
-        text += _row("", "keep_prob", "seeds", _TITLES[metric], "less none", f"less {than}")
+        text += _row("", "keep_prob", "seeds", METRICS[metric], "less none", f"less {than}")
         text += _row(*["---"] * 6)
         for record in records:
             keep_probs = ", ".join(f"{value:g}" for value in record["keep_probs"])
@@ -181,9 +181,8 @@ def draw(networks: dict[str, list[dict]], metric: str = "top1") -> matplotlib.fi
             beside = [size + 0.12 * number for size in sizes]
             axis.errorbar(beside, means, halves, fmt="o", ms=5, capsize=3, label=network)
     axis.axhline(0, color="gray", lw=1)
-    axis.set(
-        xlabel="block size (0: without dropping)", ylabel=f"{_TITLES[metric]} less that of {_CELLS}"
-    )
+    ylabel = f"{METRICS[metric]}, less that of {_CELLS}"
+    axis.set(xlabel="block size (0: without dropping)", ylabel=ylabel)
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
@@ -205,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     options.add_argument("file", type=pathlib.Path)
     options.add_argument("--add", type=pathlib.Path, nargs="+", metavar="WORKDIR")
-    options.add_argument("--metric", choices=list(_TITLES), default="top1")
+    add_metric(options)
     options.add_argument("--than", default=_CELLS, metavar="WAY")
     arguments = options.parse_args(argv)
     if arguments.add:

@@ -11,7 +11,7 @@ docs/paper.md section 3.5's, digitised. With --metric loss the same of the loss,
 import dataclasses
 import sys
 
-from experiments.plots import METRICS, Panel, Series, rows_of, write_panels
+from experiments.plots import Panel, Series, add_metric, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 # Top-1 by keep_prob; that at 1 is the network without dropping.
@@ -97,7 +97,7 @@ def make_panels(keep_probs: list[float] | None = None) -> list[Panel]:
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "runs/figure3")
     options.add_argument("--keep_probs", type=float, nargs="+", help="default: the paper's")
-    options.add_argument("--metric", choices=list(METRICS), default="top1")
+    add_metric(options)
     arguments = parse(options, argv)
     panels = make_panels(arguments.keep_probs)
     runs = make_runs(rows_of(panels), arguments)

@@ -16,7 +16,7 @@ loss, in figure4_loss.*.
 import itertools
 import sys
 
-from experiments.plots import METRICS, Panel, Series, rows_of, write_panels
+from experiments.plots import Panel, Series, add_metric, rows_of, write_panels
 from experiments.runner import Row, make_runs, parse, parser, run_all
 
 PLACES = {
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--blocks4", type=int, nargs="*", default=BLOCKS["group4"])
     options.add_argument("--blocks34", type=int, nargs="*", default=BLOCKS["groups34"])
     options.add_argument("--blocks234", type=int, nargs="*", default=BLOCKS["groups234"])
-    options.add_argument("--metric", choices=list(METRICS), default="top1")
+    add_metric(options)
     arguments = parse(options, argv)
     panels = make_panels(
         {

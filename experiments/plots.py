@@ -28,6 +28,11 @@ from training.plots import save_figure
 METRICS = {"top1": "top-1, %", "loss": "loss, nats"}
 
 
+def add_metric(options: argparse.ArgumentParser):
+    """`--metric`: which of METRICS a figure is of."""
+    options.add_argument("--metric", choices=list(METRICS), default="top1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Series:
     """A curve.

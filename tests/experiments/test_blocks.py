@@ -85,7 +85,7 @@ def test_differences_are_to_another_way_where_one_is_asked(runs, tmp_path, capsy
     file = tmp_path / "runs.csv"
     assert blocks.main([str(file), "--add", str(runs), "--than", "block 7"]) == 0
     printed = capsys.readouterr().out
-    assert "| top-1 | less none | less block 7 |" in printed
+    assert "| top-1, % | less none | less block 7 |" in printed
     assert "| block 1 | 0.9 | 3 | 71.00 ± 0.00 | +1.00 ± 2.48 | -2.00 ± 2.48 |" in printed
     assert not file.with_suffix(".png").exists()
     with pytest.raises(SystemExit, match="--than block 9: there are block 1, block 7, none"):
