@@ -166,6 +166,8 @@ def _configs(model: str) -> dict[str, pathlib.Path]:
 def make_runs(rows: list[Row], arguments: argparse.Namespace) -> list[Run]:
     """All runs, seed by seed, so that rows can be compared before the last seed is done.
 
+    Finished runs of the same configs that are in the workdir under other names are linked.
+
     Raises:
       SystemExit: `--rows` or `--set` names a row that is not there, a field is none of the
         config's, or a run's folder holds a run of another config.
@@ -200,6 +202,7 @@ def make_runs(rows: list[Row], arguments: argparse.Namespace) -> list[Run]:
     ]
     for run in runs:
         _check_same(run)
+        _link(run)
     return runs
 
 
@@ -223,8 +226,6 @@ def run_all(runs: list[Run], shard: tuple[int, int] = (0, 1), *, script=ROOT / "
       SystemExit: bad input, in one sentence.
     """
     mine = shard_of(runs, shard)
-    for run in mine:
-        _link(run)
     failed = []
     with StopSignals() as stop, Progress(mine) as progress:
         for run in mine:
