@@ -9,7 +9,8 @@ Printed are the accuracies on what was held out of the training split, by keep_p
 the test set with their differences to no dropping and to block 1, by pairs of one seed; drawn, in
 FILE.png, the differences to block 1 against the block size. Intervals are 95 % t-intervals. With
 --metric loss all is of the cross entropy (nats) of those runs whose line has it, in FILE_loss.png.
-With --than "block 7" the differences are to block 7 in block 1's place, and nothing is drawn.
+With --than "block 7" the differences are to block 7 in block 1's place; with --keep_prob 0.9 only
+the runs at that keep_prob are compared, and those without dropping. Neither is drawn.
 """
 
 import argparse
@@ -130,7 +131,10 @@ def compared(lines: list[dict], metric: str = "top1", than: str = _CELLS) -> dic
             if line["network"] != network:
                 continue
             if line["seed"] in ways.setdefault(line["way"], {}):
-                sys.exit(f"error: {network}, {line['way']} has seed {line['seed']} twice")
+                sys.exit(
+                    f"error: {network}, {line['way']} has seed {line['seed']} twice: of several "
+                    "keep_probs --keep_prob takes one"
+                )
             ways[line["way"]][line["seed"]] = line[metric]
             keep_probs.setdefault(line["way"], set()).add(line["keep_prob"])
         networks[network] = [
@@ -206,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--add", type=pathlib.Path, nargs="+", metavar="WORKDIR")
     add_metric(options)
     options.add_argument("--than", default=_CELLS, metavar="WAY")
+    options.add_argument("--keep_prob", type=float)
     arguments = options.parse_args(argv)
     if arguments.add:
         add(arguments.file, arguments.add)
@@ -215,13 +220,15 @@ def main(argv: list[str] | None = None) -> int:
     lines = [line for line in read(arguments.file) if line[metric] is not None]
     held_out = [line for line in lines if line["eval_split"].startswith("train")]
     test = [line for line in lines if not line["eval_split"].startswith("train")]
-    than = arguments.than
+    than, keep_prob = arguments.than, arguments.keep_prob
+    if keep_prob is not None:
+        test = [line for line in test if line["way"] == "none" or line["keep_prob"] == keep_prob]
     if than not in (ways := sorted({line["way"] for line in test})) and than != _CELLS:
         sys.exit(f"error: --than {than}: there are {', '.join(ways)}")
     networks = compared(test, metric, than)
     tables = networks | (together(test, metric, than) if len(networks) > 1 else {})
     print(chosen_by(held_out, metric) + to_markdown(tables, metric, than))
-    if than == _CELLS:
+    if than == _CELLS and keep_prob is None:
         suffix = ".png" if metric == "top1" else f"_{metric}.png"
         save_figure(draw(networks, metric), arguments.file.with_name(arguments.file.stem + suffix))
     return 0

@@ -126,6 +126,21 @@ def test_what_the_table_could_show_either_of_is_refused(runs, tmp_path):
         blocks.main([str(tmp_path / "runs.csv"), "--add", str(runs)])
 
 
+def test_runs_at_one_keep_prob_are_compared_where_that_is_asked(runs, tmp_path, capsys):
+    for block, top1 in (1, 60.0), (7, 64.0):
+        write_run(runs / f"more{block}", "dropblock", top1, seed=2, block=block, keep_prob=0.8)
+    file = tmp_path / "runs.csv"
+    assert blocks.main([str(file), "--add", str(runs), "--keep_prob", "0.8"]) == 0
+    printed = capsys.readouterr().out
+    assert "| none | 1 | 3 | 70.00 ± 2.48 |  | +9.00 |" in printed
+    assert "| block 7 | 0.8 | 1 | 64.00 | -5.00 | +4.00 |" in printed
+    assert blocks.main([str(file), "--keep_prob", "0.9"]) == 0
+    assert "| block 7 | 0.9 | 3 | 73.00 ± 2.48 | +3.00 ± 4.30 | +2.00 ± 2.48 |" in (
+        capsys.readouterr().out
+    )
+    assert not file.with_suffix(".png").exists()
+
+
 def test_nothing_to_show_is_told(tmp_path):
     with pytest.raises(SystemExit, match="no finished run below"):
         blocks.main([str(tmp_path / "runs.csv"), "--add", str(tmp_path)])
